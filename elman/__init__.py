@@ -1,0 +1,25 @@
+"""Write the step; elman unfolds it through time."""
+
+from elman import cell
+from elman.cell import Cell, watch
+from elman.errors import CellError, DataError, ElmanError, InputError, OptionError, RunError
+from elman.module import Bidirectional, Layer, Recurrent, Stacked, scan
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Bidirectional",
+    "Cell",
+    "CellError",
+    "DataError",
+    "ElmanError",
+    "InputError",
+    "Layer",
+    "OptionError",
+    "Recurrent",
+    "RunError",
+    "Stacked",
+    "cell",
+    "scan",
+    "watch",
+]

@@ -1,0 +1,8 @@
+"""One step each, plain torch, equations as in the paper."""
+
+from elman.cell.base import Cell, watch
+from elman.cell.elman import Elman, ElmanReLU
+from elman.cell.gru import GRU
+from elman.cell.lstm import LSTM
+
+__all__ = ["GRU", "LSTM", "Cell", "Elman", "ElmanReLU", "watch"]

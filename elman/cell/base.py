@@ -1,0 +1,147 @@
+"""The Cell contract: one step of a recurrence, and what its signature says of its state."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from elman.errors import CellError
+
+State = tuple[Tensor, ...]
+
+
+class Cell(nn.Module):
+    """One step of a recurrence, in plain torch.
+
+    A subclass defines ``step(self, x, <states>, *, <context>) -> y, (<states>)``. The arguments after ``x`` are the
+    state, by name; keyword-only arguments are context, the same at every step. A cell knows nothing of time, batches
+    of sequences, masks or devices: `elman.Recurrent` unfolds it.
+
+        class Accumulate(elman.Cell):
+            def step(self, x, total):
+                total = total + x
+                return total, (total,)
+
+    Shapes: x (B, I), each state (B, its width), y (B, any width). State widths default to `hidden_size`; a cell whose
+    states differ sets ``self.state_sizes = {"h": 5, "c": 7}`` after ``super().__init__``.
+    Errors: CellError when `step` is missing, takes ``*args``, or repeats an argument's name as context.
+    """
+
+    state_sizes: dict[str, int]
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        for what, size in (("input_size", input_size), ("hidden_size", hidden_size)):
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise CellError(f"{type(self).__name__}: {what} must be a whole number of at least 1, got {size!r}")
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.state_sizes = dict.fromkeys(self.signature.state, hidden_size)
+
+    def step(self, *args: Any, **kwargs: Any) -> tuple[Tensor, State]:
+        """y(t), state(t) from x(t), state(t-1). Every cell writes its own."""
+        raise CellError(f"{type(self).__name__} has no step: define step(self, x, <states>) -> y, (<states>)")
+
+    @property
+    def signature(self) -> Signature:
+        """The names of the states and of the context, read off `step`."""
+        if type(self).step is Cell.step:
+            self.step()
+        return step_signature(type(self).step, bound=True)
+
+    def initial(self, batch_size: int) -> State:
+        """The state before the first step: (B, width) each, zeros unless `learn_initial` was called."""
+        like = next(iter(self.parameters()), torch.empty(0))
+        learned = {name: getattr(self, f"initial_{name}", None) for name in self.state_sizes}
+        return self.signature.State(
+            *(
+                like.new_zeros(batch_size, size) if learned[name] is None else learned[name].expand(batch_size, -1)
+                for name, size in self.state_sizes.items()
+            )
+        )
+
+    def learn_initial(self) -> Self:
+        """Make the first state a parameter (zeros to begin with), one vector for all rows; returns the cell."""
+        like = next(iter(self.parameters()), torch.empty(0))
+        for name, size in self.state_sizes.items():
+            self.register_parameter(f"initial_{name}", nn.Parameter(like.new_zeros(size)))
+        return self
+
+    def watch(self, name: str, value: Tensor) -> None:
+        """Name a value for those who look inside. It costs nothing unless a caller asks for it by that name."""
+        watch(name, value)
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the arguments of a step say: states in order, context names, and which context has no default."""
+
+    state: tuple[str, ...]
+    context: frozenset[str]
+    required: frozenset[str]
+
+    @property
+    def State(self) -> Callable[..., Any]:
+        """The named tuple that carries these states."""
+        return state_type(self.state)
+
+
+@lru_cache(maxsize=None)
+def state_type(names: tuple[str, ...]) -> Any:
+    """A named tuple with one field a state."""
+    return namedtuple("State", names)
+
+
+@lru_cache(maxsize=1024)
+def step_signature(step: Callable[..., Any], bound: bool = False) -> Signature:
+    """Read the names of state and context off ``step(x, <states>, *, <context>)``; with `bound`, skip ``self``."""
+    parameters = list(inspect.signature(step).parameters.values())[1 if bound else 0 :]
+    name = getattr(step, "__qualname__", repr(step))
+    if any(p.kind is p.VAR_POSITIONAL or p.kind is p.VAR_KEYWORD for p in parameters):
+        raise CellError(f"{name}: a step names its states one by one, as in step(x, h, c); it cannot take *args or **kwargs")
+    positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    if not positional:
+        raise CellError(f"{name}: a step takes x and then its states, as in step(x, h); got no argument")
+    context = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return Signature(
+        state=tuple(positional[1:]),
+        context=frozenset(p.name for p in context),
+        required=frozenset(p.name for p in context if p.default is p.empty),
+    )
+
+
+_watching = threading.local()
+
+
+def watch(name: str, value: Tensor) -> None:
+    """Name a value inside a step; see `Cell.watch`. For a bare function given to `elman.scan`."""
+    seen: dict[str, Tensor] | None = getattr(_watching, "seen", None)
+    if seen is None:
+        return
+    if name in seen:
+        raise CellError(f"watch({name!r}) was called twice in one step; give each watched value its own name")
+    seen[name] = value
+
+
+@contextmanager
+def watched() -> Iterator[dict[str, Tensor]]:
+    """Collect what one step watches: a dictionary that fills while the block runs."""
+    before = getattr(_watching, "seen", None)
+    _watching.seen = {}
+    try:
+        yield _watching.seen
+    finally:
+        _watching.seen = before

@@ -1,0 +1,23 @@
+"""How weights start: what the field agrees on, once for all cells."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+
+def uniform_input(linear: nn.Linear) -> None:
+    """Input weights uniform in +-1/sqrt(I), biases zero."""
+    bound = 1.0 / math.sqrt(linear.in_features)
+    nn.init.uniform_(linear.weight, -bound, bound)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+
+
+def orthogonal_blocks(linear: nn.Linear) -> None:
+    """Recurrent weights (k H, H): each of the k square blocks orthogonal (Saxe, McClelland, Ganguli 2014)."""
+    with torch.no_grad():
+        for block in linear.weight.split(linear.in_features):
+            nn.init.orthogonal_(block)

@@ -1,0 +1,195 @@
+"""A run folder: safetensors and JSON, each file written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from elman.errors import RunError
+
+
+class RunFolder:
+    """One training run on disk.
+
+    config.json (task, options, data), vocabulary.json and other files of the task, model.safetensors (weights),
+    training.safetensors (all that an exact resume needs), log.jsonl, samples.txt.
+    Errors: RunError naming the file, what is wrong with it and what to do.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, name: str | None, task: str) -> RunFolder:
+        """A new folder: the named one, which must not hold a run yet, or runs/TASK, runs/TASK-2, ..."""
+        path = Path(name) if name else cls._free(task)
+        if (path / "config.json").exists():
+            raise RunError(f"{path} already holds a run: go on with it by --resume, or name another folder with --run")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {path}: {error.strerror}; name another with --run") from None
+        return cls(path)
+
+    @staticmethod
+    def _free(task: str) -> Path:
+        path, k = Path("runs") / task, 1
+        while path.exists():
+            k += 1
+            path = Path("runs") / f"{task}-{k}"
+        return path
+
+    @classmethod
+    def newest(cls, task: str) -> RunFolder:
+        """The run of runs/TASK* that was written to last."""
+        found = [path.parent for path in Path("runs").glob(f"{task}*/config.json")]
+        if not found:
+            raise RunError(f"no run to go on with: there is no runs/{task}*/config.json here; name one with --run")
+        return cls(max(found, key=lambda path: (path / "config.json").stat().st_mtime))
+
+    @classmethod
+    def open(cls, name: str) -> RunFolder:
+        """A run folder that is there. Errors: RunError where it is not."""
+        folder = cls(Path(name))
+        if not folder.path.is_dir():
+            raise RunError(f"{name}: no such run folder; elman train makes one, as runs/text")
+        return folder
+
+    # JSON and lines of text
+
+    def write_json(self, name: str, value: Any) -> None:
+        self._replace(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        try:
+            return json.loads(self._read(name))
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{self.path / name} is damaged: {error}; restore it, or train again") from None
+
+    def append(self, name: str, text: str) -> None:
+        """Add to a file that grows: log.jsonl, samples.txt."""
+        try:
+            with open(self.path / name, "a", encoding="utf-8", errors="replace", newline="\n") as file:
+                file.write(text)
+        except OSError as error:
+            raise self._unwritable(name, error) from None
+
+    def size(self, name: str) -> int:
+        path = self.path / name
+        return path.stat().st_size if path.exists() else 0
+
+    def cut(self, name: str, size: int) -> None:
+        """Take back what was added to a growing file after it had this size."""
+        if self.size(name) > size:
+            try:
+                os.truncate(self.path / name, size)
+            except OSError as error:
+                raise self._unwritable(name, error) from None
+
+    # tensors
+
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
+        whole = {key: value.detach().contiguous() for key, value in tensors.items()}
+        self._replace(name, save(whole, dict(about) if about else None))
+
+    def read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Tensors by name, and the text that was saved beside them."""
+        self._exists(name)
+        try:
+            with safe_open(str(self.path / name), framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise RunError(f"{self.path / name} is cut short or damaged ({error}); restore it, or train again") from None
+
+    def load_into(self, model: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+        """Copy weights into the model once every name, shape and type has been found right."""
+        match(dict(model.state_dict()), tensors, str(self.path / name))
+        model.load_state_dict(dict(tensors))
+
+    # files
+
+    def _exists(self, name: str) -> None:
+        if not (self.path / name).is_file():
+            raise RunError(f"{self.path} is not a whole run folder: {name} is missing; restore it, or train again")
+
+    def _read(self, name: str) -> bytes:
+        self._exists(name)
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise RunError(f"{self.path / name} cannot be read: {error.strerror}") from None
+
+    def _replace(self, name: str, data: bytes) -> None:
+        """The old file stays until the new one is whole and on the disk."""
+        part = self.path / f"{name}.part"
+        try:
+            with open(part, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, self.path / name)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise self._unwritable(name, error) from None
+
+    def _unwritable(self, name: str, error: OSError) -> RunError:
+        kept = "the last good checkpoint stays" if (self.path / "training.safetensors").exists() else "nothing was saved"
+        return RunError(
+            f"cannot write {self.path / name}: {error.strerror}; {kept}. Free some space or mend the folder, then go on "
+            f"with --run {self.path} --resume"
+        )
+
+
+def match(want: Mapping[str, Tensor], got: Mapping[str, Tensor], where: str) -> None:
+    """Errors: RunError naming the first tensor that is missing, unknown, or of another shape or type."""
+    for name, tensor in want.items():
+        if name not in got:
+            raise RunError(f"{where} lacks the tensor {name}: it is not of this model; restore it, or train again")
+        given = got[name]
+        if given.shape != tensor.shape or given.dtype != tensor.dtype:
+            raise RunError(
+                f"{where}: {name} is {tuple(given.shape)} of {given.dtype}, the model has {tuple(tensor.shape)} of "
+                f"{tensor.dtype}; restore the file that belongs to this run, or train again"
+            )
+    for name in got:
+        if name not in want:
+            raise RunError(f"{where} has the tensor {name}, which the model has not; restore the file of this run")
+
+
+def flatten(value: Any, name: str) -> dict[str, Tensor]:
+    """A nest of tuples of tensors as a flat dictionary: name.0.1 is value[0][1]."""
+    if isinstance(value, Tensor):
+        return {name: value}
+    return {key: tensor for i, part in enumerate(value) for key, tensor in flatten(part, f"{name}.{i}").items()}
+
+
+def rebuild(like: Any, tensors: Mapping[str, Tensor], name: str) -> Any:
+    """The nest that `flatten` took apart, in the form of `like`."""
+    if isinstance(like, Tensor):
+        return tensors[name]
+    parts = [rebuild(part, tensors, f"{name}.{i}") for i, part in enumerate(like)]
+    return like._make(parts) if hasattr(like, "_make") else tuple(parts)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's memory, as optimizer.PARAMETER.NAME."""
+    memory = optimizer.state_dict()["state"]
+    return {f"optimizer.{i}.{key}": value for i, entry in memory.items() for key, value in entry.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give the optimiser back the memory that `optimizer_tensors` took."""
+    memory: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, i, key = name.split(".", 2)
+            memory.setdefault(int(i), {})[key] = value
+    optimizer.load_state_dict({"state": memory, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,266 @@
+"""elman train | sample | score: the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from elman import __version__
+from elman.checkpoint import RunFolder
+from elman.console import Report, in_units
+from elman.errors import ElmanError, OptionError, RunError
+from elman.task import TASKS
+from elman.task.base import Recipe, SampleOptions
+from elman.train import check_same_data, train
+
+USAGE = """elman: write the step; elman unfolds it through time.
+
+  elman train TASK [FILE ...]   train a network; TASK is one of: {tasks}
+  elman sample RUN              let a trained network write
+  elman score RUN [FILE]        measure it, on its validation part or on a file
+
+Try: elman train text           (learns Python from the standard library's source)
+Each command explains itself: elman train text --help, elman sample --help, elman score --help
+"""
+
+FREE = {"run", "resume", "steps", "epochs", "seconds", "report_every", "validate_every", "sample_every"}  # on --resume
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleArguments(SampleOptions):
+    """Which run writes, and how."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """The run folder, as runs/text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreArguments:
+    """Which run is measured, on what."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """The run folder, as runs/text."""
+    file: Annotated[str | None, tyro.conf.Positional] = None
+    """A file to score. Default: the validation part that the run held back."""
+    json: bool = False
+    """Print one line of JSON."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code: 0 done, 2 bad input, 130 stopped by Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        return command(words)
+    except ElmanError as error:
+        print(f"elman: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nelman: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader has had enough, as in: elman sample RUN | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def run() -> None:
+    """The elman command."""
+    sys.exit(main())
+
+
+def command(words: list[str]) -> int:
+    """Hand over to the named command. Errors: ElmanError."""
+    verbs: dict[str, Callable[[list[str]], int]] = {"train": run_train, "sample": run_sample, "score": run_score}
+    first = words[0] if words else "--help"
+    if first in ("-h", "--help"):
+        print(USAGE.format(tasks=", ".join(TASKS)), end="")
+        return 0
+    if first == "--version":
+        print(f"elman {__version__}")
+        return 0
+    if first not in verbs:
+        raise OptionError(f"unknown command {first!r}: it is one of {', '.join(verbs)}; elman --help explains them")
+    return verbs[first](words[1:])
+
+
+# train
+
+
+def run_train(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE.format(tasks=", ".join(TASKS)), end="")
+        return 0
+    if words[0] not in TASKS:
+        raise OptionError(f"unknown task {words[0]!r}: it is one of {', '.join(TASKS)}, as in: elman train text FILE")
+    task, words = TASKS[words[0]], words[1:]
+    recipe, words = take_recipe(task, words)
+    asked: Any = parse(task.Options, words, f"elman train {task.name}", recipe.options, help_of(task))
+    if asked.resume:
+        return resume(task, asked, recipe)
+    if asked.steps is None and asked.epochs is None and asked.seconds is None:
+        asked = replace(asked, steps=recipe.steps)
+    made = task(asked)
+    folder = RunFolder.create(asked.run, task.name)
+    return carry_through(made, folder, resumed=False)
+
+
+def take_recipe(task: Any, words: list[str]) -> tuple[Recipe, list[str]]:
+    """The recipe that --recipe NAME (or --recipe=NAME) names, and the other words."""
+    rest, name, given = [], "default", iter(words)
+    for word in given:
+        if word == "--recipe":
+            name = next(given, "")
+        elif word.startswith("--recipe="):
+            name = word.partition("=")[2]
+        else:
+            rest.append(word)
+    if name not in task.recipes:
+        raise OptionError(f"unknown recipe {name!r}: {task.name} has {', '.join(task.recipes)}")
+    return task.recipes[name], rest
+
+
+def help_of(task: Any) -> str:
+    recipes = "\n".join(f"  --recipe {name:14} {recipe.about}; {recipe.steps:,} steps" for name, recipe in task.recipes.items())
+    return (
+        f"{task.__doc__}\n\nRecipes (presets; flags given beside one override it):\n{recipes}\n\nExamples:\n"
+        + "\n".join(f"  {line}" for line in task.examples)
+    )
+
+
+def resume(task: Any, asked: Any, recipe: Recipe) -> int:
+    """Go on with a run, under its own options; only its bounds and what it prints may be changed."""
+    folder = RunFolder.newest(task.name) if asked.run is None else RunFolder.open(asked.run)
+    made, config = reopen(folder, task.name)
+    changed = {f.name: getattr(asked, f.name) for f in fields(asked) if getattr(asked, f.name) != getattr(recipe.options, f.name)}
+    kept = made.options
+    if any(changed.get(bound) is not None for bound in ("steps", "epochs", "seconds")):
+        kept = replace(kept, steps=None, epochs=None, seconds=None)
+    asked = task(replace(asked, **{}), config["files"]).options if "files" in changed else asked
+    for name in changed.keys() - FREE:
+        if getattr(asked, name) != getattr(kept, name):
+            raise OptionError(
+                f"--{name.replace('_', '-')} {getattr(asked, name)}: {folder.path} was begun with {getattr(kept, name)}, "
+                "which cannot change on the way; leave the flag out, or begin a new run"
+            )
+    made.options = replace(kept, **{name: value for name, value in changed.items() if name in FREE})
+    check_same_data(made, config["data"], folder)
+    return carry_through(made, folder, resumed=True)
+
+
+def carry_through(task: Any, folder: RunFolder, resumed: bool) -> int:
+    """Train, then score; on Ctrl-C say how to go on."""
+    report = Report()
+    if not train(task, folder, report, resumed):
+        report.say(f"stopped and saved; go on with: elman train {task.name} --run {folder.path} --resume")
+        return 130
+    if len(task.validation) >= 2:
+        show_scores(report.console, task, None)
+    if task.writes:
+        report.say(f"next: elman sample {folder.path}")
+    return 0
+
+
+# sample and score
+
+
+def run_sample(words: list[str]) -> int:
+    about = "Let a trained network write.\n\nExamples:\n  elman sample runs/text --prompt 'def '\n  elman sample runs/text --temperature 0.5 --length 2000"
+    asked = parse(SampleArguments, words, "elman sample", None, about)
+    task = trained(RunFolder.open(asked.run))
+    pieces = task.write(asked)
+    sys.stdout.write(asked.prompt)
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    return 0
+
+
+def run_score(words: list[str]) -> int:
+    about = "Measure a trained network.\n\nExamples:\n  elman score runs/text\n  elman score runs/text other.txt --json"
+    asked = parse(ScoreArguments, words, "elman score", None, about)
+    folder = RunFolder.open(asked.run)
+    task = trained(folder)
+    if asked.file is None:
+        check_same_data(task, folder.read_json("config.json")["data"], folder)
+    if asked.json:
+        print(json.dumps(task.score(asked.file)))
+    else:
+        show_scores(Console(highlight=False, soft_wrap=True), task, asked.file)
+    return 0
+
+
+def show_scores(console: Console, task: Any, file: str | None) -> None:
+    """Both scores, a line each, with a bar while they are being measured."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        row = bar.add_task("scoring", total=None)
+        scores = task.score(file, tick=lambda n: bar.advance(row, n))
+    for name, nats in scores.items():
+        shown = "not measured: the text is shorter than one window" if nats is None else in_units(nats, task.unit)
+        console.print(f"{name:>16}  {shown}", markup=False)
+
+
+# run folders and flags
+
+
+def reopen(folder: RunFolder, name: str | None = None) -> tuple[Any, dict[str, Any]]:
+    """The task of a run folder, without its weights, and config.json with the task's other files. Errors: RunError."""
+    config = folder.read_json("config.json")
+    if not isinstance(config, dict) or config.get("task") not in TASKS or not isinstance(config.get("options"), dict):
+        raise RunError(f"{folder.path / 'config.json'} describes no run of elman; restore it, or train again")
+    if name is not None and config["task"] != name:
+        raise RunError(f"{folder.path} is a run of {config['task']}, not of {name}")
+    task = TASKS[config["task"]]
+    try:
+        options = task.Options(**{key: tuple(v) if isinstance(v, list) else v for key, v in config["options"].items()})
+        config["files"] = {"vocabulary.json": folder.read_json("vocabulary.json")}
+        return task(options, config["files"]), config
+    except (TypeError, KeyError, OptionError) as error:
+        raise RunError(f"{folder.path / 'config.json'} does not fit this version of elman: {error}") from None
+
+
+def trained(folder: RunFolder) -> Any:
+    """The task of a run folder, with its trained weights."""
+    task, _ = reopen(folder)
+    tensors, _ = folder.read_tensors("model.safetensors")
+    folder.load_into(task.model, tensors, "model.safetensors")
+    return task
+
+
+def parse(options: Any, words: list[str], program: str, default: Any, about: str) -> Any:
+    """Options from words. Errors: OptionError in one line, where tyro would draw a box."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                options,
+                args=words,
+                prog=program,
+                description=about,
+                config=(tyro.conf.FlagCreatePairsOff,),
+                **({} if default is None else {"default": default}),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise OptionError(f"{one_line(said.getvalue())}; {program} --help lists the flags") from None
+
+
+def one_line(box: str) -> str:
+    """The message in a box that tyro draws: what stands before its first rule."""
+    lines = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
+    until = next((i for i, line in enumerate(lines) if line.startswith("───")), len(lines))
+    return " ".join(lines[:until]).rstrip(".")

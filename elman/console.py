@@ -1,0 +1,90 @@
+"""What a training prints: what it works on, a bar, lines of figures, samples as they evolve."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from elman.checkpoint import RunFolder
+from elman.task.base import Task
+
+
+def in_units(nats: float, unit: str) -> str:
+    """A loss for people: nats and bits per symbol, and for words their perplexity."""
+    text = f"{nats:.4f} nats/{unit} ({nats / math.log(2):.4f} bits)"
+    return text + f", perplexity {math.exp(nats):.1f}" if unit == "word" else text
+
+
+def clock(seconds: float) -> str:
+    return f"{int(seconds) // 60:d}:{int(seconds) % 60:02d}"
+
+
+class Report:
+    """Prints a training as it goes; the bar only where a person is watching."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.unit = "symbol"
+        self.end = ""
+        self.progress: Progress | None = None
+        self.mark = (0, time.perf_counter())
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def begin(self, task: Task, folder: RunFolder, step: int, steps: float, seconds: float | None) -> None:
+        """Data, model, parameters, backend, where it is kept and how long it goes."""
+        self.unit = task.unit
+        self.end = f"/{steps:,}" if steps < math.inf else ""
+        bounds = [f"{steps:,} steps"] if steps < math.inf else []
+        bounds += [f"{seconds:g} s"] if seconds else []
+        rows = task.about()
+        rows["parameters"] = f"{sum(p.numel() for p in task.model.parameters()):,}"
+        rows["backend"] = f"plain: a Python loop over the step with torch's autograd, cpu, {torch.get_num_threads()} threads"
+        rows["run"] = f"{folder.path}, {'from step ' + format(step, ',') if step else 'new'}, until {' or '.join(bounds)}"
+        for name, value in rows.items():
+            self.console.print(f"[bold]{name:>10}[/]  {escape(value)}")
+        self.mark = (step, time.perf_counter())
+
+    @contextmanager
+    def bar(self, steps: float, seconds: float | None) -> Iterator[None]:
+        """A progress bar with the time left, by steps or by time, whichever ends first, while the block runs."""
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        watched = self.console.is_terminal
+        with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self.console, disable=not watched) as bar:
+            self.progress, self.bounds = bar, (steps, seconds or math.inf)
+            self.row = bar.add_task("training", total=1.0)
+            yield
+        self.progress = None
+
+    def tick(self, step: int, seconds: float) -> None:
+        if self.progress is not None:
+            self.progress.update(self.row, completed=max(step / self.bounds[0], seconds / self.bounds[1]))
+
+    def line(self, step: int, seconds: float, measured: Mapping[str, float]) -> None:
+        """Time, step, training loss, gradient norm, rate, steps per second since the last line."""
+        before, then = self.mark
+        self.mark = (step, time.perf_counter())
+        speed = (step - before) / max(self.mark[1] - then, 1e-9)
+        self.console.print(
+            f"{clock(seconds):>6}  step {step:,}{self.end}  train {in_units(measured['smoothed'], self.unit)}  "
+            f"|grad| {measured['norm']:.3g}  rate {measured['rate']:.2g}  {speed:.1f} steps/s"
+        )
+
+    def validation(self, step: int, seconds: float, loss: float) -> None:
+        self.console.print(
+            f"{clock(seconds):>6}  step {step:,}{self.end}  [bold]validation {in_units(loss, self.unit)}[/], state carried"
+        )
+        self.mark = (step, time.perf_counter())
+
+    def sample(self, step: int, text: str) -> None:
+        self.console.rule(f"sample at step {step:,}", align="left", style="dim")
+        self.console.print(text, markup=False, style="green")
+        self.console.rule(style="dim")

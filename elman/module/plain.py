@@ -1,0 +1,127 @@
+"""The plain backend: a Python loop over the step, differentiated by torch's autograd.
+
+It runs any step and says what every other backend must compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from elman.cell.base import Signature, State, watched
+from elman.errors import CellError, InputError
+
+Step = Callable[..., tuple[Tensor, State]]
+
+
+class Rows(NamedTuple):
+    """Which rows do what at each step, both (T, B) of bool, or None where no row is special."""
+
+    active: Tensor | None = None  # the row still runs at this step
+    reset: Tensor | None = None  # this step begins a new sequence
+
+    def before(self, reverse: bool) -> Tensor | None:
+        """(T, B): where the state is replaced by the initial one before a step, in the order the loop runs.
+
+        A reverse loop meets the end of the earlier sequence first, so there the mark belongs one step earlier.
+        """
+        if self.reset is None:
+            return None
+        reset = self.reset if self.active is None else self.reset & self.active
+        return torch.cat([reset[1:], torch.zeros_like(reset[:1])]) if reverse else reset
+
+
+def unroll(
+    step: Step,
+    signature: Signature,
+    x: Tensor,
+    state: State,
+    first: State | None = None,
+    rows: Rows = Rows(),
+    *,
+    reverse: bool = False,
+    watch: Sequence[str] = (),
+    context: Mapping[str, Any] = {},
+) -> tuple[Tensor, State, dict[str, Tensor]]:
+    """Run `step` over every row of time: y (T, B, K), the last state, and the watched values (T, B, width) by name.
+
+    Shapes: x (T, B, I), state and first (B, width) each. `first` is the state that a reset brings back.
+    """
+    resets, active = rows.before(reverse), rows.active
+    if active is not None:
+        x = x.masked_fill(~column(active, x), 0)  # what lies in the padding must not reach a gradient
+    ys: list[Tensor] = []
+    seen: dict[str, list[Tensor]] = {name: [] for name in watch}
+    for t in reversed(range(len(x))) if reverse else range(len(x)):
+        if resets is not None and first is not None:
+            state = choose(resets[t], first, state)
+        y, new, values = one_step(step, signature, x[t], state, watch, context)
+        if active is not None:
+            new = choose(active[t], new, state)
+            y = y.masked_fill(~column(active[t], y), 0)
+        state = new
+        ys.append(y)
+        for name in watch:
+            value = values[name] if name in values else state[signature.state.index(name)]
+            seen[name].append(value if active is None else value.masked_fill(~column(active[t], value), 0))
+    order = slice(None, None, -1 if reverse else 1)
+    return torch.stack(ys[order]), signature.State(*state), {name: torch.stack(values[order]) for name, values in seen.items()}
+
+
+def one_step(
+    step: Step, signature: Signature, x: Tensor, state: State, watch: Sequence[str], context: Mapping[str, Any]
+) -> tuple[Tensor, State, dict[str, Tensor]]:
+    """y, the new state and what was watched, checked against the contract."""
+    values: dict[str, Tensor] = {}
+    if watch:
+        with watched() as values:
+            result = step(x, *state, **context)
+        check_watch(watch, values, signature)
+    else:
+        result = step(x, *state, **context)
+    return *checked(result, step, signature, state), values
+
+
+def checked(result: Any, step: Step, signature: Signature, state: State) -> tuple[Tensor, State]:
+    """What a step returned, or a CellError that says how it breaks the contract."""
+    name, names = getattr(step, "__qualname__", "step"), ", ".join(signature.state)
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
+        raise CellError(f"{name} must return y, ({names},) -- a tensor and a tuple of new states; got {describe(result)}")
+    y, new = result
+    if len(new) != len(state):
+        raise CellError(f"{name} takes {len(state)} states ({names}) but returned {len(new)}; return them all, in that order")
+    for field, old, value in zip(signature.state, state, new):
+        if not isinstance(value, Tensor) or value.shape != old.shape:
+            raise CellError(
+                f"{name}: state '{field}' goes in as {describe(old)} and comes out as {describe(value)}; "
+                "a state keeps its shape -- set state_sizes if its width is not hidden_size"
+            )
+    if not isinstance(y, Tensor) or y.dim() < 1:
+        raise CellError(f"{name} must return a tensor y of shape (B, width); got {describe(y)}")
+    return y, signature.State(*new)
+
+
+def check_watch(watch: Sequence[str], values: Mapping[str, Tensor], signature: Signature) -> None:
+    """Every watched name must be a state or a value that the step named."""
+    known = [*signature.state, *values]
+    for name in watch:
+        if name not in known:
+            raise InputError(f"watch: the step names no {name!r}; it has {', '.join(known)}")
+
+
+def column(mask: Tensor, value: Tensor) -> Tensor:
+    """A mask over the leading dimensions, shaped to broadcast over the rest of value."""
+    return mask.reshape(mask.shape + (1,) * (value.dim() - mask.dim()))
+
+
+def choose(mask: Tensor, yes: State, no: State) -> State:
+    """Row by row: `yes` where the mask (B,) is true, else `no`."""
+    return tuple(torch.where(column(mask, a), a, b) for a, b in zip(yes, no))
+
+
+def describe(value: Any) -> str:
+    """A value in a few words: a tensor by its shape, all else by its type."""
+    return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

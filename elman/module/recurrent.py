@@ -1,0 +1,119 @@
+"""A cell unfolded over time, and a bare step function likewise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from elman.cell.base import Cell, Signature, State, step_signature
+from elman.errors import CellError, InputError
+from elman.module.layer import Layer
+from elman.module.plain import Rows, describe, unroll
+
+
+class Recurrent(Layer):
+    """A cell unfolded over time.
+
+        layer = elman.Recurrent(elman.cell.LSTM(28, 128))
+        y, state = layer(x)              # x (T, B, 28) -> y (T, B, 128), state.h and state.c (B, 128)
+        y, state = layer(more, state)    # goes on where it stopped
+
+    With `reverse`, time runs from each row's last step to its first, and the returned state is that after step 0.
+    With `batch_first`, x and y are (B, T, width). See `Layer.forward` for lengths, reset, watch and context.
+    Errors: CellError where the cell is none or its step breaks the contract; InputError where tensors do not fit.
+    """
+
+    def __init__(self, cell: Cell, *, reverse: bool = False, batch_first: bool = False) -> None:
+        super().__init__()
+        if not isinstance(cell, Cell):
+            raise CellError(f"Recurrent takes an elman.Cell, got {describe(cell)}; a bare function goes to elman.scan")
+        self.cell = cell
+        self.reverse = reverse
+        self.batch_first = batch_first
+
+    def initial(self, batch_size: int) -> State:
+        return self.cell.initial(batch_size)
+
+    def check_state(self, state: Any, x: Tensor) -> State:
+        return check_state(state, self.cell.signature, self.cell.state_sizes, x)
+
+    def context_names(self) -> tuple[frozenset[str], frozenset[str]]:
+        return self.cell.signature.context, self.cell.signature.required
+
+    def run(self, x: Tensor, state: State, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]) -> tuple[Any, ...]:
+        if x.shape[-1] != self.cell.input_size:
+            raise InputError(
+                f"{type(self.cell).__name__} takes inputs of width {self.cell.input_size}; got x of width {x.shape[-1]}"
+            )
+        first = None
+        if rows.reset is not None:
+            first = self.check_state(self.initial(x.shape[1]), x)
+        own = {name: value for name, value in context.items() if name in self.cell.signature.context}
+        return unroll(
+            self.cell.step, self.cell.signature, x, state, first, rows, reverse=self.reverse, watch=watch, context=own
+        )
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{flag}=True" for flag in ("reverse", "batch_first") if getattr(self, flag))
+
+
+class _Function(Layer):
+    """A bare step as a layer, for the length of one call; its first state is the one it is given."""
+
+    def __init__(self, step: Callable[..., Any], state: State) -> None:
+        super().__init__()
+        self.step = step
+        self.first = state
+        self.signature: Signature = step_signature(step)
+
+    def initial(self, batch_size: int) -> State:
+        return self.first
+
+    def check_state(self, state: Any, x: Tensor) -> State:
+        sizes = dict.fromkeys(self.signature.state)
+        return check_state(state, self.signature, sizes, x)
+
+    def context_names(self) -> tuple[frozenset[str], frozenset[str]]:
+        return self.signature.context, self.signature.required
+
+    def run(self, x: Tensor, state: State, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]) -> tuple[Any, ...]:
+        return unroll(self.step, self.signature, x, state, state, rows, watch=watch, context=context)
+
+
+def scan(step: Callable[..., Any], x: Tensor, state: Any, **options: Any) -> tuple[Any, ...]:
+    """Unfold a bare function over time: ``y, state = elman.scan(step, x, state)``.
+
+        def step(x, total):
+            total = total + x
+            return total, (total,)
+        y, (total,) = elman.scan(step, torch.ones(5, 2, 3), (torch.zeros(2, 3),))
+
+    Shapes: x (T, B, I), each state (B, width). A reset brings back the state that was given.
+    `options` are those of `Layer.forward`: lengths, reset, watch, and the step's own context.
+    Errors: CellError where the step breaks the contract; InputError where tensors do not fit.
+    """
+    state = (state,) if isinstance(state, Tensor) else state
+    return _Function(step, state)(x, **options)
+
+
+def check_state(state: Any, signature: Signature, sizes: Mapping[str, int | None], x: Tensor) -> State:
+    """The state as the step's own named tuple, in x's dtype (if x is no index) and on its device; None takes any width."""
+    names = ", ".join(signature.state)
+    if isinstance(state, Tensor) or not isinstance(state, Sequence) or len(state) != len(signature.state):
+        raise InputError(f"state must be a tuple ({names}); got {describe_state(state)}")
+    for value, (name, size) in zip(state, sizes.items()):
+        wide = "width" if size is None else size
+        fits = isinstance(value, Tensor) and value.dim() >= 2 and value.shape[0] == x.shape[1]
+        if not fits or (size is not None and tuple(value.shape[1:]) != (size,)):
+            raise InputError(f"state '{name}' must be a tensor (B={x.shape[1]}, {wide}); got {describe(value)}")
+    dtype = x.dtype if x.is_floating_point() else None
+    return signature.State(*(value.to(device=x.device, dtype=dtype) for value in state))
+
+
+def describe_state(state: Any) -> str:
+    """A state that is no tuple of the right length, in a few words."""
+    if isinstance(state, Sequence) and not isinstance(state, (str, Tensor)):
+        return f"{len(state)} of them"
+    return describe(state)

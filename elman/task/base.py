@@ -1,0 +1,132 @@
+"""What a task is to the training loop and to the command line: options, and a small protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from elman.errors import OptionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How any task is trained. A task adds its own options."""
+
+    run: str | None = None
+    """The run folder. Default: runs/TASK, numbered when taken."""
+    resume: bool = False
+    """Go on with the run folder, exactly where it stopped. Without --run: with the newest of runs/TASK."""
+    steps: int | None = None
+    """Stop after this many steps. Without --steps, --epochs or --seconds: as many as the recipe says."""
+    epochs: float | None = None
+    """Stop after reading the training part this many times."""
+    seconds: float | None = None
+    """Stop after this much time. The weights then depend on the machine's speed; --steps gives the same bits twice."""
+    seed: int = 0
+    """Fixes the initial weights, dropout and samples."""
+
+    optimizer: Literal["adamw", "adagrad"] = "adamw"
+    """The optimiser, from torch.optim."""
+    rate: float = 4e-3
+    """Learning rate, at its highest."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """How the rate falls: cosine to zero at the end, or not at all."""
+    warmup: int = 50
+    """Steps over which the rate first rises from zero."""
+    decay: float = 0.01
+    """Weight decay (AdamW)."""
+    clip_norm: float | None = 1.0
+    """Gradients are scaled down to this norm over all parameters; None: not."""
+    clip_value: float | None = None
+    """Each gradient entry is cut to plus or minus this value; None: not."""
+
+    report_every: int = 50
+    """Steps between printed lines."""
+    validate_every: int = 250
+    """Steps between measurements on the validation part, each followed by a checkpoint."""
+    sample_every: int = 100
+    """Steps between samples."""
+    smoothing: float = 0.98
+    """The training loss shown is smoothed: this much of the old, the rest of the new, from that of a uniform guess."""
+
+
+# Smallest values; the rest of the checks stand with the types.
+AT_LEAST: Mapping[str, float] = {
+    "steps": 1, "epochs": 1e-9, "seconds": 1e-9, "seed": 0, "rate": 0, "warmup": 0, "decay": 0, "clip_norm": 1e-9,
+    "clip_value": 1e-9,
+    "report_every": 1, "validate_every": 1, "sample_every": 1, "smoothing": 0,
+}  # fmt: skip
+
+
+def check_ranges(options: object, least: Mapping[str, float]) -> None:
+    """Errors: OptionError naming the first option below its smallest value, or not a finite number."""
+    for name, low in least.items():
+        value = getattr(options, name)
+        if value is not None and not low <= value < float("inf"):
+            raise OptionError(f"--{name.replace('_', '-')} {value}: must be at least {low:g}")
+
+
+class Recipe(NamedTuple):
+    """A named preset: options, and how many steps it takes unless told otherwise."""
+
+    options: TrainOptions
+    steps: int
+    about: str
+
+
+class Loss(NamedTuple):
+    """What one training window gives."""
+
+    objective: Tensor  # to be differentiated
+    nats: float  # per symbol, to be shown
+    state: Any  # carried to the next window, detached
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """How a model is asked to write."""
+
+    prompt: str = ""
+    """Text that the model reads before it writes; printed first."""
+    length: int = 500
+    """How many symbols to write."""
+    temperature: float = 0.8
+    """Below 1 it plays safe, above 1 it dares; 0 always takes the most probable symbol."""
+    top_k: int | None = None
+    """Choose among the k most probable symbols only; None: among all."""
+    seed: int = 0
+    """The same seed gives the same text."""
+
+
+class Task(Protocol):
+    """Data, model, loss and score of one kind of work: all that the training loop and the command line see of it."""
+
+    name: ClassVar[str]
+    options: Any
+    model: nn.Module
+    files: dict[str, Any]
+    """JSON files of the run folder, beside config.json, that the model needs to be used."""
+    data: dict[str, Any]
+    """What identifies the data, kept in config.json, so that another text is noticed on resume."""
+    unit: str
+    """What a loss is counted by: char, word."""
+    windows: int
+    """Training windows in an epoch."""
+    guess: float
+    """The loss of a uniform guess, in nats per symbol."""
+
+    def about(self) -> dict[str, str]: ...
+    def initial(self) -> Any: ...
+    def loss(self, k: int, state: Any) -> Loss: ...
+    def validate(self) -> float | None: ...
+    def score(self) -> dict[str, float]: ...
+    def sample(self, k: int) -> str: ...
+
+
+class Writer(Protocol):
+    """A task whose model writes text, one symbol after another."""
+
+    def write(self, options: SampleOptions) -> Iterator[str]: ...

@@ -1,0 +1,140 @@
+"""A language model over symbols: the network, its two scores, and how it writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from elman.cell import GRU, LSTM, Cell, Elman, ElmanReLU
+from elman.data.text import Streams
+from elman.module import Stacked
+
+CELLS: dict[str, type[Cell]] = {"elman": Elman, "elman-relu": ElmanReLU, "gru": GRU, "lstm": LSTM}  # type: ignore[dict-item]
+WINDOW = 256  # of the second score
+
+
+class LanguageModel(nn.Module):
+    """p(next symbol | all before): embedding, a stack of recurrent layers, softmax over the vocabulary.
+
+    Shapes: ids (T, B) of int64 -> logits (T, B, V) and the state. `embedding` of 0 means one-hot input, which makes
+    the first layer's U the table itself. Dropout acts on the embedding and on every layer's output.
+    """
+
+    def __init__(
+        self, symbols: int, cell: type[Cell], hidden: int, layers: int, embedding: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.symbols = symbols
+        self.embedding = nn.Embedding(symbols, embedding) if embedding else None
+        widths = [embedding or symbols, *[hidden] * layers]
+        parts: list[nn.Module] = [nn.Dropout(dropout)] if embedding else []
+        for below, above in zip(widths, widths[1:]):
+            parts += [cell(below, above), nn.Dropout(dropout)]
+        self.recurrent = Stacked(*parts)
+        self.output = nn.Linear(hidden, symbols)
+
+    def forward(self, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        if self.embedding is None:
+            x = F.one_hot(ids, self.symbols).to(self.output.weight.dtype)  # (T, B, V)
+        else:
+            x = self.embedding(ids)  # (T, B, E)
+        y, state = self.recurrent(x, state)  # (T, B, H)
+        return self.output(y), state
+
+    def initial(self, batch_size: int) -> Any:
+        return self.recurrent.initial(batch_size)
+
+
+def cross_entropy(model: LanguageModel, x: Tensor, y: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """-log p of every target, in nats, (T*B,), and the state after the window; x and y (T, B)."""
+    logits, state = model(x, state)
+    return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none"), state
+
+
+def stateful_loss(model: LanguageModel, ids: Tensor, streams: int = 1, tick: Callable[[int], None] = lambda n: None) -> float:
+    """Nats per symbol over a whole text, the state carried from its first symbol to its last.
+
+    With more than one stream the text is cut into as many equal pieces read side by side, each from an empty
+    context: faster, and higher by the little that each piece's first symbols cost. `tick` is told symbols done.
+    """
+    window = min(WINDOW, (len(ids) - 1) // streams)
+    text = Streams(ids, streams, window)
+    total, state = 0.0, None
+    with inference(model):
+        for at in range(0, len(text.x), window):
+            x, y = text.x[at : at + window], text.y[at : at + window]
+            loss, state = cross_entropy(model, x, y, state)
+            total += loss.double().sum().item()
+            tick(x.numel())
+    return total / text.x.numel()
+
+
+def window_loss(model: LanguageModel, ids: Tensor, tick: Callable[[int], None] = lambda n: None) -> float | None:
+    """Nats per symbol by windows of 256 that follow one another, each read from an empty context.
+
+    The protocol of nanoGPT, with every window of the text once in place of random ones. None where the text is
+    shorter than one window.
+    """
+    count = (len(ids) - 1) // WINDOW
+    if count < 1:
+        return None
+    x = ids[: count * WINDOW].view(count, WINDOW).T  # (256, count)
+    y = ids[1 : count * WINDOW + 1].view(count, WINDOW).T
+    total = 0.0
+    with inference(model):
+        for at in range(0, count, 64):
+            loss, _ = cross_entropy(model, x[:, at : at + 64], y[:, at : at + 64], None)
+            total += loss.double().sum().item()
+            tick(loss.numel())
+    return total / y.numel()
+
+
+def write(
+    model: LanguageModel, prompt: Tensor, length: int, temperature: float, top_k: int | None, seed: int
+) -> Iterator[int]:
+    """Symbols one after another, each drawn from p(next | prompt and all drawn so far), by ancestral sampling.
+
+    prompt (N,) with N >= 1. Logits are divided by the temperature; 0 takes the most probable symbol.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    logits, state = predict(model, prompt[:, None], None)
+    for _ in range(length):
+        symbol = choose(logits[-1, 0], temperature, top_k, draw)
+        yield int(symbol)
+        logits, state = predict(model, symbol.view(1, 1), state)
+
+
+def choose(logits: Tensor, temperature: float, top_k: int | None, draw: torch.Generator) -> Tensor:
+    """One symbol number from logits (V,)."""
+    if temperature == 0:
+        return logits.argmax()
+    scaled = (logits.double() - logits.max()) / temperature
+    if top_k is not None:
+        scaled[scaled < scaled.topk(min(top_k, len(scaled))).values[-1]] = -math.inf
+    return torch.multinomial(scaled.softmax(-1), 1, generator=draw)[0]
+
+
+def predict(model: LanguageModel, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """logits and state, without dropout and without gradient."""
+    with inference(model):
+        return model(x, state)  # type: ignore[no-any-return]
+
+
+class inference:
+    """No dropout and no gradient while the block runs; the model's mode is as before after it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.mode, self.no_grad = model, model.training, torch.no_grad()
+
+    def __enter__(self) -> None:
+        self.model.eval()
+        self.no_grad.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.no_grad.__exit__(*error)
+        self.model.train(self.mode)

@@ -1,0 +1,227 @@
+"""Language models: learn to write what a text is made of."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from elman.data.stdlib import standard_library
+from elman.data.text import Streams, Vocabulary, build_vocabulary, read_files, vocabulary_from_json
+from elman.errors import DataError, OptionError
+from elman.task.base import AT_LEAST, Loss, Recipe, SampleOptions, TrainOptions, check_ranges
+from elman.task.language import CELLS, LanguageModel, cross_entropy, stateful_loss, window_loss, write
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(TrainOptions):
+    """What a language model is made of, and what it reads."""
+
+    files: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """UTF-8 text, one file after another. None: source files of Python's standard library."""
+    level: Literal["byte", "char", "word"] = "char"
+    """What a symbol is."""
+    words: int = 20_000
+    """At word level: how many of the most frequent words have a symbol of their own."""
+    validation: float = 0.1
+    """The last part of the text, held back to validate."""
+
+    cell: Literal["elman", "elman-relu", "gru", "lstm"] = "lstm"
+    """The recurrent cell."""
+    hidden: int = 320
+    """Width of each recurrent layer."""
+    layers: int = 1
+    """Recurrent layers, one above the other."""
+    embedding: int = 64
+    """Width of a symbol's embedding; 0: one-hot input."""
+    dropout: float = 0.0
+    """Probability of dropping an entry of the embedding and of each layer's output."""
+    start: float | None = None
+    """Standard deviation of normal initial weights, with zero biases; None: each cell's own."""
+
+    batch: int = 32
+    """Streams of the text read side by side."""
+    window: int = 64
+    """Steps through which gradients flow back; the state is carried further."""
+    loss: Literal["symbol", "window"] = "symbol"
+    """Differentiate the mean over symbols, or the sum over a window."""
+    sample_length: int = 200
+    """Symbols in each sample shown while training."""
+
+
+RECIPES: dict[str, Recipe] = {
+    "default": Recipe(Options(), 1000, "a small LSTM, minutes on two cores"),
+    "min-char-rnn": Recipe(
+        Options(
+            validation=0.0, cell="elman", hidden=100, embedding=0, start=0.01, batch=1, window=25, loss="window",
+            optimizer="adagrad", rate=0.1, schedule="constant", warmup=0, decay=0.0, clip_norm=None, clip_value=5.0,
+            report_every=100, validate_every=1000, sample_every=100, smoothing=0.999,
+        ),  # fmt: skip
+        20_000,
+        "vanilla RNN, 100 units, 25 steps, batch 1, Adagrad: Karpathy's 112 lines of 2015",
+    ),
+}  # fmt: skip
+
+LEAST = {**AT_LEAST, "words": 3, "validation": 0, "hidden": 1, "layers": 1, "embedding": 0, "dropout": 0, "start": 0,
+         "batch": 1, "window": 1, "sample_length": 1}  # fmt: skip
+STREAMS = 32  # while training, the validation part is read in so many streams side by side
+
+
+class Text:
+    """The task itself: a text, a language model, cross entropy."""
+
+    name: ClassVar[str] = "text"
+    Options: ClassVar[type[Options]] = Options
+    recipes: ClassVar[dict[str, Recipe]] = RECIPES
+    writes: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "elman train text                                  learn Python from its standard library",
+        "elman train text shakespeare.txt --seconds 600    your own text, ten minutes",
+        "elman train text book.txt --recipe min-char-rnn   the vanilla RNN of 2015",
+        "elman train text notes.txt --cell gru --layers 2 --hidden 256 --dropout 0.2",
+        "elman train text --run runs/text --resume         go on where it stopped",
+    )
+
+    def __init__(self, options: Options, files: dict[str, Any] | None = None) -> None:
+        """A new task, or one from a run folder's own `files`. Errors: OptionError, DataError."""
+        check(options)
+        self.options = replace(options, files=tuple(str(Path(name).absolute()) for name in options.files))
+        if files is None:
+            self.vocabulary: Vocabulary = build_vocabulary(self._text, options.level, options.words)
+            Streams(self.training, options.batch, options.window)  # too short a text is refused before all else
+        else:
+            self.vocabulary = vocabulary_from_json(files["vocabulary.json"])
+        self.unit = self.vocabulary.unit
+        self.guess = math.log(len(self.vocabulary))
+        torch.manual_seed(options.seed)
+        self.model = LanguageModel(
+            len(self.vocabulary), CELLS[options.cell], options.hidden, options.layers, options.embedding, options.dropout
+        )
+        if options.start is not None:
+            small_start(self.model, options.start)
+
+    # the data
+
+    @cached_property
+    def _text(self) -> str:
+        paths = [Path(name) for name in self.options.files] or standard_library()
+        return read_files(paths, self.options.level)
+
+    @cached_property
+    def _ids(self) -> Tensor:
+        return self.vocabulary.encode(self._text)
+
+    @property
+    def training(self) -> Tensor:
+        return self._ids[: len(self._ids) - self._held_back]
+
+    @property
+    def validation(self) -> Tensor:
+        return self._ids[len(self._ids) - self._held_back :]
+
+    @property
+    def _held_back(self) -> int:
+        return len(self._ids) - int(len(self._ids) * (1 - self.options.validation))
+
+    @cached_property
+    def _streams(self) -> Streams:
+        return Streams(self.training, self.options.batch, self.options.window)
+
+    @property
+    def files(self) -> dict[str, Any]:
+        return {"vocabulary.json": self.vocabulary.to_json()}
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        digest = hashlib.sha256(self._ids.numpy().tobytes()).hexdigest()
+        return {"symbols": len(self._ids), "sha256": digest}
+
+    # training
+
+    @property
+    def windows(self) -> int:
+        return self._streams.windows
+
+    def about(self) -> dict[str, str]:
+        o, V, unit = self.options, len(self.vocabulary), self.unit
+        named = ", ".join(Path(name).name for name in o.files) or f"Python's standard library, {len(standard_library())} files"
+        data = f"{named}: {len(self._ids):,} {unit}s, {V} distinct"
+        parts = f"first {len(self.training):,} to train, last {len(self.validation):,} to validate"
+        reading = f"{o.batch} streams in windows of {o.window}, state carried, {self.windows:,} windows an epoch"
+        wide = f"{o.layers} x {o.hidden}, {f'embedding {o.embedding}' if o.embedding else 'one-hot input'}"
+        return {"data": data, "split": parts, "reading": reading, "model": f"{o.cell} {wide}, dropout {o.dropout:g}"}
+
+    def initial(self) -> Any:
+        return self.model.initial(self.options.batch)
+
+    def loss(self, k: int, state: Any) -> Loss:
+        """The k-th window, from the state carried so far, or a fresh one where an epoch begins."""
+        x, y = self._streams[k]
+        if self._streams.fresh(k):
+            state = self.initial()
+        losses, state = cross_entropy(self.model, x, y, state)
+        mean = losses.mean()
+        objective = mean * self.options.window if self.options.loss == "window" else mean
+        return Loss(objective, mean.item(), tuple(layer._make(v.detach() for v in layer) for layer in state))
+
+    def validate(self) -> float | None:
+        """Nats per symbol of the validation part, the state carried, in 32 streams; None without that part."""
+        if len(self.validation) < 2:
+            return None
+        return stateful_loss(self.model, self.validation, min(STREAMS, len(self.validation) - 1))
+
+    # use
+
+    def score(self, path: str | None = None, tick: Callable[[int], None] = lambda n: None) -> dict[str, float | None]:
+        """Both scores, in nats per symbol: of a file, or of the validation part."""
+        ids = self.validation if path is None else self.vocabulary.encode(read_files([Path(path)], self.options.level))
+        if len(ids) < 2:
+            what = "the validation part (--validation 0 leaves none: name a file to score)" if path is None else path
+            raise DataError(f"{what} has {len(ids)} {self.unit}s: scoring needs at least 2")
+        return {"stateful": stateful_loss(self.model, ids, tick=tick), "windows of 256": window_loss(self.model, ids, tick)}
+
+    def sample(self, k: int) -> str:
+        """What the model writes after k steps, from an empty context."""
+        o = self.options
+        ids = write(self.model, self._prompt(""), o.sample_length, 1.0, None, o.seed + k)
+        return self.vocabulary.decode(ids)
+
+    def write(self, options: SampleOptions) -> Iterator[str]:
+        """Pieces of text as they are written, after the prompt. Errors: OptionError, DataError."""
+        check_ranges(options, {"length": 1, "temperature": 0, "top_k": 1})
+        o = options
+        ids = write(self.model, self._prompt(o.prompt), o.length, o.temperature, o.top_k, o.seed)
+        return map(self.vocabulary.decoder(), ids)
+
+    def _prompt(self, text: str) -> Tensor:
+        """The prompt's symbols; for an empty one a line end, or the first symbol where there is none."""
+        if text and len(ids := self.vocabulary.encode(text)):
+            return ids
+        line_end = {"byte": "0a", "char": "\n", "word": "<eos>"}[self.vocabulary.level]
+        symbols = self.vocabulary.symbols
+        return torch.tensor([symbols.index(line_end) if line_end in symbols else 0])
+
+
+def check(options: Options) -> None:
+    """Errors: OptionError naming the option that cannot be."""
+    check_ranges(options, LEAST)
+    for name in ("validation", "dropout", "smoothing"):
+        if getattr(options, name) >= 1:
+            raise OptionError(f"--{name} {getattr(options, name)}: must be below 1")
+
+
+def small_start(model: nn.Module, deviation: float) -> None:
+    """Weights normal with this standard deviation, biases zero: where min-char-rnn starts."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, 0.0, deviation)
+        else:
+            nn.init.zeros_(parameter)

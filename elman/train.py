@@ -1,0 +1,215 @@
+"""The training loop, written once. It sees a task only through the Task protocol."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from elman import __version__
+from elman.checkpoint import RunFolder, flatten, load_optimizer, match, optimizer_tensors, rebuild
+from elman.console import Report
+from elman.errors import Diverged, OptionError, RunError
+from elman.task.base import Task, TrainOptions
+
+
+class Training:
+    """A task in training: its optimiser, where it is, and the state carried from window to window."""
+
+    def __init__(self, task: Task, folder: RunFolder, report: Report) -> None:
+        self.task, self.folder, self.report = task, folder, report
+        self.options: TrainOptions = task.options
+        self.optimizer = make_optimizer(task.model, self.options)
+        self.step = 0
+        self.seconds = 0.0
+        self.smoothed = task.guess
+        self.state: Any = task.initial()
+
+    @property
+    def steps(self) -> float:
+        """How many steps this training may take, or infinity."""
+        o = self.options
+        bounds = [o.steps, None if o.epochs is None else round(o.epochs * self.task.windows)]
+        return min((bound for bound in bounds if bound is not None), default=math.inf)
+
+    @property
+    def progress(self) -> float:
+        """The part that is done, 0 to 1, by steps or by time, whichever is further."""
+        return min(1.0, max(self.step / self.steps, self.seconds / (self.options.seconds or math.inf)))
+
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        o = self.options
+        rising = min(1.0, (self.step + 1) / o.warmup) if o.warmup else 1.0
+        falling = 0.5 * (1 + math.cos(math.pi * self.progress)) if o.schedule == "cosine" else 1.0
+        return o.rate * rising * falling
+
+    def advance(self) -> dict[str, float]:
+        """One step: forward over a window, back through time, clip, update. What it measured, for the log."""
+        began, o = time.perf_counter(), self.options
+        rate = self.rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self.task.loss(self.step, self.state)
+        if not math.isfinite(loss.nats):
+            raise Diverged(
+                f"the loss became {loss.nats} at step {self.step}: lower --rate (now {o.rate:g}) or --clip-norm; "
+                f"{self.folder.path} keeps its last checkpoint"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.objective.backward()
+        norm = nn.utils.clip_grad_norm_(self.task.model.parameters(), o.clip_norm or math.inf).item()
+        if o.clip_value is not None:
+            nn.utils.clip_grad_value_(self.task.model.parameters(), o.clip_value)
+        self.optimizer.step()
+        self.state = loss.state
+        self.smoothed = o.smoothing * self.smoothed + (1 - o.smoothing) * loss.nats
+        self.step += 1
+        self.seconds += time.perf_counter() - began
+        return {"train": loss.nats, "smoothed": self.smoothed, "norm": norm, "rate": rate}
+
+    def save(self) -> None:
+        """A checkpoint from which training goes on as if it had not stopped."""
+        where = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "smoothed": self.smoothed,
+            "log.jsonl": self.folder.size("log.jsonl"),
+            "samples.txt": self.folder.size("samples.txt"),
+        }
+        weights = self.task.model.state_dict()
+        tensors = {f"model.{name}": value for name, value in weights.items()}
+        tensors |= optimizer_tensors(self.optimizer) | flatten(self.state, "state") | {"random": torch.get_rng_state()}
+        self.folder.write_tensors("training.safetensors", tensors, {"training": json.dumps(where)})
+        self.folder.write_tensors("model.safetensors", weights)
+
+    def load(self) -> None:
+        """Go back to the last checkpoint. Errors: RunError where it is damaged or of another model."""
+        tensors, about = self.folder.read_tensors("training.safetensors")
+        where = json.loads(about.get("training", "{}"))
+        weights = {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
+        self.folder.load_into(self.task.model, weights, "training.safetensors")
+        carried = {name: value for name, value in tensors.items() if name.startswith("state.")}
+        match(flatten(self.state, "state"), carried, str(self.folder.path / "training.safetensors"))
+        self.state = rebuild(self.state, carried, "state")
+        load_optimizer(self.optimizer, tensors)
+        torch.set_rng_state(tensors["random"])
+        self.step, self.seconds, self.smoothed = where["step"], where["seconds"], where["smoothed"]
+        for name in ("log.jsonl", "samples.txt"):
+            self.folder.cut(name, where[name])
+
+    def show_sample(self) -> None:
+        text = self.task.sample(self.step)
+        self.folder.append("samples.txt", f"--- step {self.step}\n{text}\n")
+        self.report.sample(self.step, text)
+
+    def log(self, **record: Any) -> None:
+        """One line of log.jsonl."""
+        self.folder.append("log.jsonl", json.dumps({"step": self.step, "seconds": round(self.seconds, 3), **record}) + "\n")
+
+    def validate(self) -> None:
+        """Measure on the validation part, and save."""
+        began = time.perf_counter()
+        loss = self.task.validate()
+        self.seconds += time.perf_counter() - began
+        if loss is not None:
+            self.log(validation=loss)
+            self.report.validation(self.step, self.seconds, loss)
+        self.save()
+
+
+def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -> bool:
+    """Train until the bound of the options. True when it was reached, False when Ctrl-C ended it earlier.
+
+    Either way the run folder holds a checkpoint of the last whole step. Errors: Diverged, RunError.
+    """
+    run = Training(task, folder, report)
+    if resume:
+        run.load()
+        refuse_finished(run)
+    else:
+        write_description(task, folder)
+    o = run.options
+    report.begin(task, folder, run.step, run.steps, o.seconds)
+    with interruptible() as stop, report.bar(run.steps, o.seconds):
+        while run.progress < 1 and not stop:
+            if run.step % o.sample_every == 0:
+                run.show_sample()
+            measured = run.advance()
+            report.tick(run.step, run.seconds)
+            if run.step % o.report_every == 0:
+                run.log(**measured)
+                report.line(run.step, run.seconds, measured)
+            if run.step % o.validate_every == 0 and run.progress < 1:
+                run.validate()
+        if stop:
+            run.save()
+        else:
+            run.show_sample()
+            run.validate()
+    return not stop
+
+
+def write_description(task: Task, folder: RunFolder) -> None:
+    """config.json and the task's own files: all but the weights."""
+    options = asdict(task.options)
+    for name in ("run", "resume"):
+        del options[name]
+    for name, value in task.files.items():
+        folder.write_json(name, value)
+    folder.write_json("config.json", {"elman": __version__, "task": task.name, "options": options, "data": task.data})
+
+
+def refuse_finished(run: Training) -> None:
+    """Errors: OptionError when nothing is left to do."""
+    if run.progress >= 1:
+        raise OptionError(
+            f"{run.folder.path} has reached its end, step {run.step} after {run.seconds:.0f} s: give a larger --steps, "
+            "--epochs or --seconds to go on"
+        )
+
+
+def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+    """The optimiser that the options name. Weight decay spares vectors: biases and initial states."""
+    if options.optimizer == "adagrad":
+        return torch.optim.Adagrad(model.parameters(), lr=options.rate, weight_decay=options.decay)
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": options.decay},
+        {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.99))
+
+
+@contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """A list that is empty until Ctrl-C, so that a step ends before training does; a second Ctrl-C ends at once."""
+    stop: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if stop:
+            raise KeyboardInterrupt
+        stop.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def check_same_data(task: Task, saved: Any, folder: RunFolder) -> None:
+    """Errors: RunError when the text is not the one that the run began with."""
+    if task.data != saved:
+        raise RunError(
+            f"the data of {folder.path} has changed since it was trained: {saved['symbols']:,} symbols then, "
+            f"{task.data['symbols']:,} now; bring the old files back, or train anew"
+        )
