@@ -1,0 +1,80 @@
+"""The cells that the contracts are tested on: the built-in ones, and some that nobody foresaw."""
+
+import torch
+from torch import nn
+
+import elman
+
+
+class Uneven(elman.Cell):
+    """Two states of different widths, y of a third, and context that enters every step."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        self.state_sizes = {"fast": hidden_size, "slow": hidden_size + 2}
+        self.mix = nn.Linear(input_size + 2 * hidden_size + 2, hidden_size)
+        self.keep = nn.Linear(hidden_size, hidden_size + 2)
+        self.read = nn.Linear(hidden_size + 2, hidden_size + 1)
+        self.output_size = hidden_size + 1
+
+    def step(self, x, fast, slow, *, bias=None):
+        a = self.mix(torch.cat([x, fast, slow], -1))
+        fast = torch.tanh(a if bias is None else a + bias)
+        slow = 0.9 * slow + 0.1 * self.keep(fast)
+        return self.read(slow), (fast, slow)
+
+
+class Jumpy(elman.Cell):
+    """No parameters, arithmetic that torch's modules do not have, a product of states."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+
+    def step(self, x, level, count):
+        drive = x.mean(-1, keepdim=True)
+        level = torch.where(drive > 0, level * 0.5 + drive, level - drive.square())
+        self.watch("drive", drive)
+        return level * (1 + count).rsqrt(), (level, count + 1)
+
+
+def learned(kind):
+    """A cell whose first state is a parameter, away from zero."""
+
+    def make(input_size, hidden_size):
+        cell = kind(input_size, hidden_size).learn_initial()
+        with torch.no_grad():
+            for name in cell.state_sizes:
+                getattr(cell, f"initial_{name}").normal_()
+        return cell
+
+    return make
+
+
+CELLS = {
+    "elman": elman.cell.Elman,
+    "elman-relu": elman.cell.ElmanReLU,
+    "lstm": elman.cell.LSTM,
+    "gru": elman.cell.GRU,
+    "uneven": Uneven,
+    "jumpy": Jumpy,
+    "lstm-learned": learned(elman.cell.LSTM),
+}
+SIZES = [(1, 1, 1, 1), (1, 3, 2, 5), (6, 1, 3, 65), (7, 3, 4, 5)]  # T, B, I, H
+
+
+def make(kind, size, dtype=torch.float64):
+    """A cell, an input (T, B, I) that wants gradients, and a random state."""
+    torch.manual_seed(0)
+    T, B, I, H = size  # noqa: E741
+    cell = CELLS[kind](I, H).to(dtype)
+    x = torch.randn(T, B, I, dtype=dtype, requires_grad=True)
+    state = tuple(torch.rand(B, width, dtype=dtype, requires_grad=True) for width in cell.state_sizes.values())
+    return cell, x, state
+
+
+def irregular(T, B):
+    """Lengths and resets that differ from row to row, some rows of full length, some of none."""
+    draw = torch.Generator().manual_seed(T * 100 + B)
+    lengths = torch.randint(0, T + 1, (B,), generator=draw)
+    lengths[0] = T
+    return lengths, torch.rand(T, B, generator=draw) < 0.3

@@ -1,0 +1,68 @@
+"""Imports between elman's folders run one way only: this table is the architecture."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import elman
+
+ROOT = Path(elman.__file__).parent
+MAY_IMPORT = {
+    "errors": set(),
+    "cell": {"errors"},
+    "module": {"errors", "cell"},
+    "data": {"errors"},
+    "task": {"errors", "cell", "module", "data"},
+    "checkpoint": {"errors"},
+    "console": {"errors", "checkpoint", "task"},
+    "train": {"errors", "task", "checkpoint", "console", "__init__"},
+    "cli": {"errors", "task", "checkpoint", "console", "train", "__init__"},
+    "__main__": {"cli"},
+    "__init__": {"errors", "cell", "module"},
+}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """The folder or file directly under elman/ that a file belongs to."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """The rooms that a file imports from, wherever in it the import stands."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "elman":
+                second = parts[1] if len(parts) > 1 else "__init__"
+                rooms.add(second if second in MAY_IMPORT else "__init__")
+    return rooms
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_one_way(path):
+    own = room(path)
+    assert own in MAY_IMPORT, f"{own} has no place in the architecture yet: say in MAY_IMPORT what it may import"
+    assert imported(path) - {own} <= MAY_IMPORT[own]
+
+
+def test_the_table_has_no_circle():
+    left = {name: set(others) for name, others in MAY_IMPORT.items()}
+    while left:
+        free = {name for name, others in left.items() if not others & left.keys()}
+        assert free, f"these import each other in a circle: {sorted(left)}"
+        left = {name: others for name, others in left.items() if name not in free}
+
+
+def test_files_keep_their_size():
+    long = {str(path.relative_to(ROOT)): n for path in FILES if (n := len(path.read_text().splitlines())) > 400}
+    assert not long
