@@ -181,7 +181,10 @@ def refuse_finished(run: Training) -> None:
 def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     """The optimiser that the options name. Weight decay spares vectors: biases and initial states."""
     if options.optimizer == "adagrad":
-        return torch.optim.Adagrad(model.parameters(), lr=options.rate, weight_decay=options.decay)
+        # g / sqrt(1e-8 + sum of g^2), as min-char-rnn has it: its 1e-8 stands under the root, where torch's eps does not
+        return torch.optim.Adagrad(
+            model.parameters(), lr=options.rate, weight_decay=options.decay, initial_accumulator_value=1e-8, eps=0.0
+        )
     groups = [
         {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": options.decay},
         {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},

@@ -1,0 +1,125 @@
+"""Vocabularies, files and streams."""
+
+import json
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elman import DataError
+from elman.data.stdlib import FILES, standard_library
+from elman.data.text import Bytes, Characters, Streams, Words, build_vocabulary, read_files, vocabulary_from_json
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(min_size=1), st.sampled_from(["byte", "char"]))
+def test_bytes_and_characters_give_back_what_they_read(text, level):
+    kind = Bytes if level == "byte" else Characters
+    text = kind.read(text.encode("utf-8", "surrogatepass"), "it") if level == "byte" else text
+    vocabulary = build_vocabulary(text, level, 0)
+    ids = vocabulary.encode(text)
+    assert ids.dtype == torch.int64
+    assert 0 <= ids.min() <= ids.max() < len(vocabulary)
+    again = vocabulary_from_json(json.loads(json.dumps(vocabulary.to_json())))
+    assert torch.equal(again.encode(text), ids)
+    if level == "char":
+        assert vocabulary.decode(ids) == text
+
+
+def test_bytes_write_utf8_as_it_completes():
+    write = Bytes().decoder()
+    assert [write(b) for b in "aé€".encode()] == ["a", "", "é", "", "", "€"]
+
+
+def test_words_by_frequency_with_line_ends_and_unknowns():
+    text = "the cat\nthe dog sat\n\nthe end"
+    vocabulary = build_vocabulary(text, "word", 4)
+    assert vocabulary.symbols == ("<unk>", "<eos>", "the", "cat")
+    ids = vocabulary.encode(text)
+    assert ids.tolist() == [2, 3, 1, 2, 0, 0, 1, 1, 2, 0]
+    assert vocabulary.decode(ids[:4]) == "the cat \nthe "
+
+
+def test_words_take_unk_and_eos_written_in_the_text_as_symbols():
+    vocabulary = build_vocabulary("a <unk> b <eos> a\n", "word", 100)
+    assert vocabulary.symbols == ("<unk>", "<eos>", "a", "b")
+
+
+def test_line_ends_are_newlines_for_characters_and_bytes_are_as_they_are(tmp_path):
+    (tmp_path / "it.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\rc\n")
+    assert read_files([tmp_path / "it.txt"], "char") == "a\nb\nc\n"
+    assert Bytes().encode(read_files([tmp_path / "it.txt"], "byte")).tolist() == list(b"\xef\xbb\xbfa\r\nb\rc\n")
+
+
+def test_several_files_are_one_text(tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_text(name * 3)
+    assert read_files([tmp_path / "a", tmp_path / "b"], "char") == "aaabbb"
+
+
+def test_files_that_cannot_be(tmp_path):
+    def words(path, level="char"):
+        with pytest.raises(DataError) as error:
+            read_files([path], level)
+        return str(error.value)
+
+    assert words(tmp_path / "none").endswith("none: no such file; name an existing text file")
+    assert "cannot be read: Is a directory" in words(tmp_path)
+    (tmp_path / "empty").touch()
+    assert words(tmp_path / "empty").endswith("empty: empty; name a file with text in it")
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+    assert "latin is not UTF-8 (byte 0xe9 at offset 3): use --level byte" in words(tmp_path / "latin")
+    assert len(read_files([tmp_path / "latin"], "byte")) == 4
+
+
+def test_unknown_characters_are_named():
+    vocabulary = Characters("abc")
+    with pytest.raises(DataError, match=re.escape("the vocabulary of 3 characters does not have 'x', 'é'")):
+        vocabulary.encode("axbéx")
+
+
+@pytest.mark.parametrize("saved", [None, [], {}, {"level": "char", "symbols": []}, {"level": "char", "symbols": ["b", "a"]},
+                                   {"level": "char", "symbols": ["ab"]}, {"level": "word", "symbols": ["a", "b"]},
+                                   {"level": "word", "symbols": ["<unk>", 3]}, {"level": "x", "symbols": ["a"]}])  # fmt: skip
+def test_damaged_vocabularies_are_refused(saved):
+    with pytest.raises(DataError, match="not a vocabulary"):
+        vocabulary_from_json(saved)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 200), st.integers(1, 7), st.integers(1, 9))
+def test_streams_stay_aligned(n, batch, window):
+    ids = torch.arange(n)
+    if (n - 1) // batch < window:
+        with pytest.raises(DataError, match=re.escape(f"needs {batch * window + 1:,}")):
+            Streams(ids, batch, window)
+        return
+    streams = Streams(ids, batch, window)
+    windows = [streams[k] for k in range(streams.windows)]
+    assert streams.windows == (n - 1) // batch // window
+    assert all(torch.equal(y, x + 1) for x, y in windows)  # the target is the next symbol of the text
+    assert all(torch.equal(a[0][-1] + 1, b[0][0]) for a, b in zip(windows, windows[1:]))  # and each row goes on
+    assert torch.equal(streams[streams.windows][0], windows[0][0])
+    assert [k for k in range(2 * streams.windows) if streams.fresh(k)] == [0, streams.windows]
+    starts = windows[0][0][0]
+    assert starts[0] == 0
+    assert batch == 1 or torch.equal(starts.diff(), torch.full((batch - 1,), (n - 1) // batch))
+
+
+def test_the_standard_library_is_read_from_a_fixed_list():
+    text = read_files(standard_library(), "char")
+    assert len(standard_library()) == len(FILES.split()) == 53
+    assert 1_200_000 < len(text) < 1_800_000
+    assert text.isascii()
+
+
+def test_a_python_without_its_library_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    with pytest.raises(DataError, match="no text was named, and this Python does not have its standard library"):
+        standard_library()
+
+
+def test_words_encode_only_through_their_vocabulary():
+    assert Words(["<unk>", "<eos>"]).encode("never seen\n").tolist() == [0, 0, 1]
