@@ -2,7 +2,7 @@
 
 from elman import cell
 from elman.cell import Cell, watch
-from elman.errors import CellError, DataError, Diverged, ElmanError, InputError, OptionError, RunError
+from elman.errors import CellError, DataError, DivergenceError, ElmanError, InputError, OptionError, RunError
 from elman.module import Bidirectional, Layer, Recurrent, Stacked, scan
 
 __version__ = "0.1.0"
@@ -12,7 +12,7 @@ __all__ = [
     "Cell",
     "CellError",
     "DataError",
-    "Diverged",
+    "DivergenceError",
     "ElmanError",
     "InputError",
     "Layer",

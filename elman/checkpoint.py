@@ -68,6 +68,18 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         self._replace(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
+    def write_first(self, files: Mapping[str, Any]) -> None:
+        """The JSON files that a new run begins with: all of them, or none and no folder."""
+        try:
+            for name, value in files.items():
+                self.write_json(name, value)
+        except RunError:
+            for name in files:
+                (self.path / name).unlink(missing_ok=True)
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
+            raise
+
     def read_json(self, name: str) -> Any:
         try:
             return json.loads(self._read(name))
@@ -107,7 +119,9 @@ class RunFolder:
             with safe_open(str(self.path / name), framework="pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
         except (SafetensorError, OSError, ValueError) as error:
-            raise RunError(f"{self.path / name} is cut short or damaged ({error}); restore it, or train again") from None
+            raise RunError(
+                f"{self.path / name} is cut short or damaged ({error}); restore it, or train again"
+            ) from None
 
     def load_into(self, model: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
         """Copy weights into the model once every name, shape and type has been found right."""
@@ -141,10 +155,12 @@ class RunFolder:
             raise self._unwritable(name, error) from None
 
     def _unwritable(self, name: str, error: OSError) -> RunError:
-        kept = "the last good checkpoint stays" if (self.path / "training.safetensors").exists() else "nothing was saved"
+        what = f"cannot write {self.path / name}: {error.strerror}"
+        if not (self.path / "training.safetensors").exists():
+            return RunError(f"{what}; nothing was saved: free some space, or name another folder with --run")
         return RunError(
-            f"cannot write {self.path / name}: {error.strerror}; {kept}. Free some space or mend the folder, then go on "
-            f"with --run {self.path} --resume"
+            f"{what}; the last good checkpoint stays: free some space or mend the folder, then go on with "
+            f"--run {self.path} --resume"
         )
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
 import tyro
@@ -19,9 +18,9 @@ from rich.progress import Progress
 from elman import __version__
 from elman.checkpoint import RunFolder
 from elman.console import Report, in_units
-from elman.errors import ElmanError, OptionError, RunError
+from elman.errors import DataError, ElmanError, OptionError, RunError
 from elman.task import TASKS
-from elman.task.base import Recipe, SampleOptions
+from elman.task.base import SampleOptions
 from elman.train import check_same_data, train
 
 USAGE = """elman: write the step; elman unfolds it through time.
@@ -34,7 +33,24 @@ Try: elman train text           (learns Python from the standard library's sourc
 Each command explains itself: elman train text --help, elman sample --help, elman score --help
 """
 
-FREE = {"run", "resume", "steps", "epochs", "seconds", "report_every", "validate_every", "sample_every"}  # on --resume
+SAMPLE_HELP = """Let a trained network write.
+
+Examples:
+  elman sample runs/text --prompt "def "
+  elman sample runs/text --temperature 0.5 --length 2000 --seed 7
+"""
+
+SCORE_HELP = """Measure a trained network, in nats and bits per symbol, by two protocols:
+stateful         the text read once from its first symbol to its last, the state carried
+windows of 256   each window of 256 symbols read from an empty context
+
+Examples:
+  elman score runs/text
+  elman score runs/text other.txt --json
+"""
+
+BOUNDS = ("steps", "epochs", "seconds")
+FREE = {"run", "resume", *BOUNDS, "report_every", "validate_every", "sample_every"}  # what --resume may change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,20 +122,20 @@ def run_train(words: list[str]) -> int:
     if words[0] not in TASKS:
         raise OptionError(f"unknown task {words[0]!r}: it is one of {', '.join(TASKS)}, as in: elman train text FILE")
     task, words = TASKS[words[0]], words[1:]
-    recipe, words = take_recipe(task, words)
-    asked: Any = parse(task.Options, words, f"elman train {task.name}", recipe.options, help_of(task))
+    name, words = take_recipe(task, words)
+    recipe = task.recipes[name or "default"]
+    asked: Any = parse(task.options_type, words, f"elman train {task.name}", recipe.options, help_of(task))
     if asked.resume:
-        return resume(task, asked, recipe)
+        return resume(task, words, asked.run, recipe.options if name else None)
     if asked.steps is None and asked.epochs is None and asked.seconds is None:
         asked = replace(asked, steps=recipe.steps)
     made = task(asked)
-    folder = RunFolder.create(asked.run, task.name)
-    return carry_through(made, folder, resumed=False)
+    return carry_through(made, RunFolder.create(asked.run, task.name), resumed=False)
 
 
-def take_recipe(task: Any, words: list[str]) -> tuple[Recipe, list[str]]:
-    """The recipe that --recipe NAME (or --recipe=NAME) names, and the other words."""
-    rest, name, given = [], "default", iter(words)
+def take_recipe(task: Any, words: list[str]) -> tuple[str | None, list[str]]:
+    """The recipe that --recipe NAME (or --recipe=NAME) names, if any, and the other words."""
+    rest, name, given = [], None, iter(words)
     for word in given:
         if word == "--recipe":
             name = next(given, "")
@@ -127,35 +143,37 @@ def take_recipe(task: Any, words: list[str]) -> tuple[Recipe, list[str]]:
             name = word.partition("=")[2]
         else:
             rest.append(word)
-    if name not in task.recipes:
+    if name is not None and name not in task.recipes:
         raise OptionError(f"unknown recipe {name!r}: {task.name} has {', '.join(task.recipes)}")
-    return task.recipes[name], rest
+    return name, rest
 
 
 def help_of(task: Any) -> str:
-    recipes = "\n".join(f"  --recipe {name:14} {recipe.about}; {recipe.steps:,} steps" for name, recipe in task.recipes.items())
+    recipes = "\n".join(
+        f"  --recipe {name:14} {recipe.about}; {recipe.steps:,} steps" for name, recipe in task.recipes.items()
+    )
     return (
         f"{task.__doc__}\n\nRecipes (presets; flags given beside one override it):\n{recipes}\n\nExamples:\n"
         + "\n".join(f"  {line}" for line in task.examples)
     )
 
 
-def resume(task: Any, asked: Any, recipe: Recipe) -> int:
+def resume(task: Any, words: list[str], name: str | None, recipe: Any) -> int:
     """Go on with a run, under its own options; only its bounds and what it prints may be changed."""
-    folder = RunFolder.newest(task.name) if asked.run is None else RunFolder.open(asked.run)
+    folder = RunFolder.newest(task.name) if name is None else RunFolder.open(name)
     made, config = reopen(folder, task.name)
-    changed = {f.name: getattr(asked, f.name) for f in fields(asked) if getattr(asked, f.name) != getattr(recipe.options, f.name)}
-    kept = made.options
-    if any(changed.get(bound) is not None for bound in ("steps", "epochs", "seconds")):
-        kept = replace(kept, steps=None, epochs=None, seconds=None)
-    asked = task(replace(asked, **{}), config["files"]).options if "files" in changed else asked
-    for name in changed.keys() - FREE:
-        if getattr(asked, name) != getattr(kept, name):
+    base = recipe or made.options
+    asked = parse(task.options_type, words, f"elman train {task.name}", base, "")
+    for option in sorted({field.name for field in fields(asked)} - FREE):
+        if getattr(asked, option) != getattr(made.options, option):
             raise OptionError(
-                f"--{name.replace('_', '-')} {getattr(asked, name)}: {folder.path} was begun with {getattr(kept, name)}, "
-                "which cannot change on the way; leave the flag out, or begin a new run"
+                f"--{option.replace('_', '-')} {getattr(asked, option)}: {folder.path} was begun with "
+                f"{getattr(made.options, option)}, which cannot change on the way; leave it out, or begin a new run"
             )
-    made.options = replace(kept, **{name: value for name, value in changed.items() if name in FREE})
+    bounds = {bound: getattr(asked, bound) for bound in BOUNDS if getattr(asked, bound) != getattr(base, bound)}
+    if not bounds:
+        bounds = {bound: getattr(made.options, bound) for bound in BOUNDS}
+    made.options = replace(asked, **(dict.fromkeys(BOUNDS) | bounds))
     check_same_data(made, config["data"], folder)
     return carry_through(made, folder, resumed=True)
 
@@ -166,7 +184,7 @@ def carry_through(task: Any, folder: RunFolder, resumed: bool) -> int:
     if not train(task, folder, report, resumed):
         report.say(f"stopped and saved; go on with: elman train {task.name} --run {folder.path} --resume")
         return 130
-    if len(task.validation) >= 2:
+    if task.has_validation:
         show_scores(report.console, task, None)
     if task.writes:
         report.say(f"next: elman sample {folder.path}")
@@ -177,12 +195,9 @@ def carry_through(task: Any, folder: RunFolder, resumed: bool) -> int:
 
 
 def run_sample(words: list[str]) -> int:
-    about = "Let a trained network write.\n\nExamples:\n  elman sample runs/text --prompt 'def '\n  elman sample runs/text --temperature 0.5 --length 2000"
-    asked = parse(SampleArguments, words, "elman sample", None, about)
+    asked = parse(SampleArguments, words, "elman sample", None, SAMPLE_HELP)
     task = trained(RunFolder.open(asked.run))
-    pieces = task.write(asked)
-    sys.stdout.write(asked.prompt)
-    for piece in pieces:
+    for piece in task.write(asked):
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")
@@ -190,8 +205,7 @@ def run_sample(words: list[str]) -> int:
 
 
 def run_score(words: list[str]) -> int:
-    about = "Measure a trained network.\n\nExamples:\n  elman score runs/text\n  elman score runs/text other.txt --json"
-    asked = parse(ScoreArguments, words, "elman score", None, about)
+    asked = parse(ScoreArguments, words, "elman score", None, SCORE_HELP)
     folder = RunFolder.open(asked.run)
     task = trained(folder)
     if asked.file is None:
@@ -225,11 +239,14 @@ def reopen(folder: RunFolder, name: str | None = None) -> tuple[Any, dict[str, A
         raise RunError(f"{folder.path} is a run of {config['task']}, not of {name}")
     task = TASKS[config["task"]]
     try:
-        options = task.Options(**{key: tuple(v) if isinstance(v, list) else v for key, v in config["options"].items()})
+        saved = {name: tuple(v) if isinstance(v, list) else v for name, v in config["options"].items()}
+        options = task.options_type(**saved)
         config["files"] = {"vocabulary.json": folder.read_json("vocabulary.json")}
         return task(options, config["files"]), config
-    except (TypeError, KeyError, OptionError) as error:
-        raise RunError(f"{folder.path / 'config.json'} does not fit this version of elman: {error}") from None
+    except (TypeError, KeyError, OptionError, DataError) as error:
+        raise RunError(
+            f"{folder.path} does not fit this version of elman ({error}); restore it, or train again"
+        ) from None
 
 
 def trained(folder: RunFolder) -> Any:
@@ -260,7 +277,11 @@ def parse(options: Any, words: list[str], program: str, default: Any, about: str
 
 
 def one_line(box: str) -> str:
-    """The message in a box that tyro draws: what stands before its first rule."""
-    lines = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
-    until = next((i for i, line in enumerate(lines) if line.startswith("───")), len(lines))
+    """The message in a box that tyro draws: what stands between its title and its next rule.
+
+    On a UTF-8 terminal the box has borders and its title is in the upper one; else the title has a line and a rule.
+    """
+    lines = [line.strip("│ ") for line in box.splitlines()]
+    lines = lines[1:] if box.startswith("╭") else lines[2:]
+    until = next((i for i, line in enumerate(lines) if not line.strip("─-╰╯")), len(lines))
     return " ".join(lines[:until]).rstrip(".")

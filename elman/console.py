@@ -47,8 +47,12 @@ class Report:
         bounds += [f"{seconds:g} s"] if seconds else []
         rows = task.about()
         rows["parameters"] = f"{sum(p.numel() for p in task.model.parameters()):,}"
-        rows["backend"] = f"plain: a Python loop over the step with torch's autograd, cpu, {torch.get_num_threads()} threads"
-        rows["run"] = f"{folder.path}, {'from step ' + format(step, ',') if step else 'new'}, until {' or '.join(bounds)}"
+        rows["backend"] = (
+            f"plain: a Python loop over the step with torch's autograd, cpu, {torch.get_num_threads()} threads"
+        )
+        rows["run"] = (
+            f"{folder.path}, {'from step ' + format(step, ',') if step else 'new'}, until {' or '.join(bounds)}"
+        )
         for name, value in rows.items():
             self.console.print(f"[bold]{name:>10}[/]  {escape(value)}")
         self.mark = (step, time.perf_counter())
@@ -58,7 +62,9 @@ class Report:
         """A progress bar with the time left, by steps or by time, whichever ends first, while the block runs."""
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         watched = self.console.is_terminal
-        with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self.console, disable=not watched) as bar:
+        with Progress(
+            *columns, TextColumn("left"), TimeRemainingColumn(), console=self.console, disable=not watched
+        ) as bar:
             self.progress, self.bounds = bar, (steps, seconds or math.inf)
             self.row = bar.add_task("training", total=1.0)
             yield
@@ -80,7 +86,7 @@ class Report:
 
     def validation(self, step: int, seconds: float, loss: float) -> None:
         self.console.print(
-            f"{clock(seconds):>6}  step {step:,}{self.end}  [bold]validation {in_units(loss, self.unit)}[/], state carried"
+            f"{clock(seconds):>6}  step {step:,}{self.end}  [bold]validation {in_units(loss, self.unit)}[/]"
         )
         self.mark = (step, time.perf_counter())
 

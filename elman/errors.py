@@ -1,12 +1,12 @@
 """Every error elman raises on purpose.
 
 ElmanError
-├── CellError      a step or a cell that does not keep the Cell contract   (TypeError)
-├── InputError     tensors or arguments that do not fit the layer          (ValueError)
-├── OptionError    a task's options that contradict each other or the data (ValueError)
-├── DataError      a file that cannot be used as it is                     (ValueError)
-├── Diverged       a loss that is no longer a finite number                (ArithmeticError)
-└── RunError       a run folder that cannot be read or written             (OSError)
+├── CellError        a step or a cell that does not keep the Cell contract   (TypeError)
+├── InputError       tensors or arguments that do not fit the layer          (ValueError)
+├── OptionError      a task's options that contradict each other or the data (ValueError)
+├── DataError        a file that cannot be used as it is                     (ValueError)
+├── DivergenceError  a loss that is no longer a finite number                (ArithmeticError)
+└── RunError         a run folder that cannot be read or written             (OSError)
 
 The second base is Python's own, so that ``except ValueError`` works as expected. Each message names what was given,
 what was expected and what to do. The command line prints it in one line and exits with code 2.
@@ -33,7 +33,7 @@ class DataError(ElmanError, ValueError):
     """A data file is missing, empty, too short, or not what it was said to be."""
 
 
-class Diverged(ElmanError, ArithmeticError):
+class DivergenceError(ElmanError, ArithmeticError):
     """Training met a loss that is not a finite number."""
 
 

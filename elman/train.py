@@ -18,7 +18,7 @@ from torch import nn
 from elman import __version__
 from elman.checkpoint import RunFolder, flatten, load_optimizer, match, optimizer_tensors, rebuild
 from elman.console import Report
-from elman.errors import Diverged, OptionError, RunError
+from elman.errors import DivergenceError, OptionError, RunError
 from elman.task.base import Task, TrainOptions
 
 
@@ -61,7 +61,7 @@ class Training:
             group["lr"] = rate
         loss = self.task.loss(self.step, self.state)
         if not math.isfinite(loss.nats):
-            raise Diverged(
+            raise DivergenceError(
                 f"the loss became {loss.nats} at step {self.step}: lower --rate (now {o.rate:g}) or --clip-norm; "
                 f"{self.folder.path} keeps its last checkpoint"
             )
@@ -114,7 +114,9 @@ class Training:
 
     def log(self, **record: Any) -> None:
         """One line of log.jsonl."""
-        self.folder.append("log.jsonl", json.dumps({"step": self.step, "seconds": round(self.seconds, 3), **record}) + "\n")
+        self.folder.append(
+            "log.jsonl", json.dumps({"step": self.step, "seconds": round(self.seconds, 3), **record}) + "\n"
+        )
 
     def validate(self) -> None:
         """Measure on the validation part, and save."""
@@ -130,7 +132,7 @@ class Training:
 def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -> bool:
     """Train until the bound of the options. True when it was reached, False when Ctrl-C ended it earlier.
 
-    Either way the run folder holds a checkpoint of the last whole step. Errors: Diverged, RunError.
+    Either way the run folder holds a checkpoint of the last whole step. Errors: DivergenceError, RunError.
     """
     run = Training(task, folder, report)
     if resume:
@@ -164,9 +166,8 @@ def write_description(task: Task, folder: RunFolder) -> None:
     options = asdict(task.options)
     for name in ("run", "resume"):
         del options[name]
-    for name, value in task.files.items():
-        folder.write_json(name, value)
-    folder.write_json("config.json", {"elman": __version__, "task": task.name, "options": options, "data": task.data})
+    config = {"elman": __version__, "task": task.name, "options": options, "data": task.data}
+    folder.write_first(task.files | {"config.json": config})
 
 
 def refuse_finished(run: Training) -> None:
@@ -181,7 +182,7 @@ def refuse_finished(run: Training) -> None:
 def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     """The optimiser that the options name. Weight decay spares vectors: biases and initial states."""
     if options.optimizer == "adagrad":
-        # g / sqrt(1e-8 + sum of g^2), as min-char-rnn has it: its 1e-8 stands under the root, where torch's eps does not
+        # g / sqrt(1e-8 + sum of g^2), as min-char-rnn has it; torch's eps would stand outside the root
         return torch.optim.Adagrad(
             model.parameters(), lr=options.rate, weight_decay=options.decay, initial_accumulator_value=1e-8, eps=0.0
         )

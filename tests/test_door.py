@@ -5,7 +5,8 @@ import sys
 
 import elman
 
-DOOR = """Bidirectional Cell CellError DataError Diverged ElmanError InputError Layer OptionError Recurrent RunError
+DOOR = """
+Bidirectional Cell CellError DataError DivergenceError ElmanError InputError Layer OptionError Recurrent RunError
 Stacked cell scan watch"""
 
 
@@ -25,7 +26,7 @@ def test_importing_elman_brings_no_command_line_with_it():
 
 
 def test_every_error_is_an_elman_error_and_one_of_pythons():
-    for name in ("CellError", "InputError", "OptionError", "DataError", "RunError", "Diverged"):
+    for name in ("CellError", "InputError", "OptionError", "DataError", "RunError", "DivergenceError"):
         error = getattr(elman, name)
         assert issubclass(error, elman.ElmanError)
         assert error.__name__ in (elman.errors.__doc__ or "")

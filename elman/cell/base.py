@@ -8,7 +8,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -62,13 +62,11 @@ class Cell(nn.Module):
     def initial(self, batch_size: int) -> State:
         """The state before the first step: (B, width) each, zeros unless `learn_initial` was called."""
         like = next(iter(self.parameters()), torch.empty(0))
-        learned = {name: getattr(self, f"initial_{name}", None) for name in self.state_sizes}
-        return self.signature.State(
-            *(
-                like.new_zeros(batch_size, size) if learned[name] is None else learned[name].expand(batch_size, -1)
-                for name, size in self.state_sizes.items()
-            )
-        )
+        states = []
+        for name, size in self.state_sizes.items():
+            learned: Tensor | None = getattr(self, f"initial_{name}", None)
+            states.append(like.new_zeros(batch_size, size) if learned is None else learned.expand(batch_size, -1))
+        return self.signature.State(*states)
 
     def learn_initial(self) -> Self:
         """Make the first state a parameter (zeros to begin with), one vector for all rows; returns the cell."""
@@ -99,7 +97,7 @@ class Signature:
         return state_type(self.state)
 
 
-@lru_cache(maxsize=None)
+@cache
 def state_type(names: tuple[str, ...]) -> Any:
     """A named tuple with one field a state."""
     return namedtuple("State", names)
@@ -111,7 +109,9 @@ def step_signature(step: Callable[..., Any], bound: bool = False) -> Signature:
     parameters = list(inspect.signature(step).parameters.values())[1 if bound else 0 :]
     name = getattr(step, "__qualname__", repr(step))
     if any(p.kind is p.VAR_POSITIONAL or p.kind is p.VAR_KEYWORD for p in parameters):
-        raise CellError(f"{name}: a step names its states one by one, as in step(x, h, c); it cannot take *args or **kwargs")
+        raise CellError(
+            f"{name}: a step names its states one by one, as in step(x, h, c); it cannot take *args or **kwargs"
+        )
     positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
     if not positional:
         raise CellError(f"{name}: a step takes x and then its states, as in step(x, h); got no argument")

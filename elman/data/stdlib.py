@@ -7,8 +7,8 @@ from pathlib import Path
 
 from elman.errors import DataError
 
-# Pure Python and pure ASCII, present as single files in every release from 3.10 on, chosen for ordinary code; 1.3 to 1.5
-# million characters. The order matters: the last tenth is the validation part.
+# Pure Python and pure ASCII, present as single files in every release from 3.10 on, chosen for ordinary code;
+# 1.3 to 1.5 million characters. The order matters: the last tenth is the validation part.
 FILES = """
 abc.py argparse.py ast.py bdb.py bisect.py calendar.py cmd.py code.py codecs.py collections/__init__.py
 concurrent/futures/_base.py concurrent/futures/thread.py configparser.py contextlib.py copy.py csv.py dataclasses.py

@@ -91,7 +91,10 @@ class Characters(Vocabulary):
         unknown = codes[self._codes[ids] != codes]
         if len(unknown):
             shown = ", ".join(repr(chr(code)) for code in np.unique(unknown)[:8])
-            raise DataError(f"the vocabulary of {len(self)} characters does not have {shown}: leave them out, or train with --level byte")
+            raise DataError(
+                f"the vocabulary of {len(self)} characters does not have {shown}: leave them out, or "
+                "train with --level byte"
+            )
         return torch.from_numpy(ids.astype(np.int64))
 
     def decoder(self) -> Callable[[int], str]:
@@ -113,7 +116,9 @@ class Words(Vocabulary):
 
     @staticmethod
     def split(text: str) -> list[str]:
-        return [word for line in text.splitlines(keepends=True) for word in line.split() + ["<eos>"] * line.endswith("\n")]
+        return [
+            word for line in text.splitlines(keepends=True) for word in line.split() + ["<eos>"] * line.endswith("\n")
+        ]
 
     def encode(self, text: str) -> Tensor:
         unknown = self._ids["<unk>"]
@@ -142,12 +147,13 @@ def vocabulary_from_json(saved: Any) -> Vocabulary:
     """The vocabulary that `Vocabulary.to_json` described. Errors: DataError when it is not one."""
     level = saved.get("level") if isinstance(saved, dict) else None
     symbols = saved.get("symbols") if isinstance(saved, dict) else None
-    good = isinstance(symbols, list) and symbols and all(isinstance(s, str) and s for s in symbols)
+    if not isinstance(symbols, list) or not all(isinstance(s, str) and s for s in symbols):
+        symbols = []
     if level == "byte":
         return Bytes()
-    if level == "char" and good and all(len(s) == 1 for s in symbols) and symbols == sorted(set(symbols)):
+    if level == "char" and symbols and all(len(s) == 1 for s in symbols) and symbols == sorted(set(symbols)):
         return Characters(symbols)
-    if level == "word" and good and "<unk>" in symbols and len(set(symbols)) == len(symbols):
+    if level == "word" and "<unk>" in symbols and len(set(symbols)) == len(symbols):
         return Words(symbols)
     raise DataError(f"not a vocabulary of level byte, char or word (level: {level!r})")
 

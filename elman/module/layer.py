@@ -23,7 +23,9 @@ class Layer(nn.Module, ABC):
     batch_first = False
 
     @abstractmethod
-    def run(self, x: Tensor, state: Any, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]) -> tuple[Any, ...]:
+    def run(
+        self, x: Tensor, state: Any, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]
+    ) -> tuple[Any, ...]:
         """y (T, B, K), last state, watched values, from x (T, B, I) and a checked state."""
 
     @abstractmethod

@@ -68,7 +68,11 @@ def unroll(
             value = values[name] if name in values else state[signature.state.index(name)]
             seen[name].append(value if active is None else value.masked_fill(~column(active[t], value), 0))
     order = slice(None, None, -1 if reverse else 1)
-    return torch.stack(ys[order]), signature.State(*state), {name: torch.stack(values[order]) for name, values in seen.items()}
+    return (
+        torch.stack(ys[order]),
+        signature.State(*state),
+        {name: torch.stack(values[order]) for name, values in seen.items()},
+    )
 
 
 def one_step(
@@ -89,10 +93,14 @@ def checked(result: Any, step: Step, signature: Signature, state: State) -> tupl
     """What a step returned, or a CellError that says how it breaks the contract."""
     name, names = getattr(step, "__qualname__", "step"), ", ".join(signature.state)
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
-        raise CellError(f"{name} must return y, ({names},) -- a tensor and a tuple of new states; got {describe(result)}")
+        raise CellError(
+            f"{name} must return y, ({names},) -- a tensor and a tuple of new states; got {describe(result)}"
+        )
     y, new = result
     if len(new) != len(state):
-        raise CellError(f"{name} takes {len(state)} states ({names}) but returned {len(new)}; return them all, in that order")
+        raise CellError(
+            f"{name} takes {len(state)} states ({names}) but returned {len(new)}; return them all, in that order"
+        )
     for field, old, value in zip(signature.state, state, new):
         if not isinstance(value, Tensor) or value.shape != old.shape:
             raise CellError(

@@ -42,7 +42,9 @@ class Recurrent(Layer):
     def context_names(self) -> tuple[frozenset[str], frozenset[str]]:
         return self.cell.signature.context, self.cell.signature.required
 
-    def run(self, x: Tensor, state: State, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]) -> tuple[Any, ...]:
+    def run(
+        self, x: Tensor, state: State, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]
+    ) -> tuple[Any, ...]:
         if x.shape[-1] != self.cell.input_size:
             raise InputError(
                 f"{type(self.cell).__name__} takes inputs of width {self.cell.input_size}; got x of width {x.shape[-1]}"
@@ -78,7 +80,9 @@ class _Function(Layer):
     def context_names(self) -> tuple[frozenset[str], frozenset[str]]:
         return self.signature.context, self.signature.required
 
-    def run(self, x: Tensor, state: State, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]) -> tuple[Any, ...]:
+    def run(
+        self, x: Tensor, state: State, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]
+    ) -> tuple[Any, ...]:
         return unroll(self.step, self.signature, x, state, state, rows, watch=watch, context=context)
 
 
@@ -99,7 +103,7 @@ def scan(step: Callable[..., Any], x: Tensor, state: Any, **options: Any) -> tup
 
 
 def check_state(state: Any, signature: Signature, sizes: Mapping[str, int | None], x: Tensor) -> State:
-    """The state as the step's own named tuple, in x's dtype (if x is no index) and on its device; None takes any width."""
+    """The state as the step's own named tuple, on x's device and of its type where that is real; None: any width."""
     names = ", ".join(signature.state)
     if isinstance(state, Tensor) or not isinstance(state, Sequence) or len(state) != len(signature.state):
         raise InputError(f"state must be a tuple ({names}); got {describe_state(state)}")

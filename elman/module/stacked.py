@@ -31,7 +31,9 @@ class Compound(Layer):
         layers = self.layers()
         if not isinstance(state, Sequence) or len(state) != len(layers):
             given = f"{len(state)} of them" if isinstance(state, Sequence) else describe(state)
-            raise InputError(f"{type(self).__name__}: state must be a tuple of {len(layers)} states, one a layer; got {given}")
+            raise InputError(
+                f"{type(self).__name__}: state must be a tuple of {len(layers)} states, one a layer; got {given}"
+            )
         return tuple(layer.check_state(part, x) for layer, part in zip(layers, state))
 
     def context_names(self) -> tuple[frozenset[str], frozenset[str]]:
@@ -42,7 +44,9 @@ class Compound(Layer):
         if isinstance(part, Cell):
             return Recurrent(part, **how)
         if isinstance(part, Layer) and part.batch_first:
-            raise InputError(f"batch_first belongs on the outermost layer: give it to {type(self).__name__}, not to its parts")
+            raise InputError(
+                f"batch_first belongs on the outermost layer: give it to {type(self).__name__}, not to its parts"
+            )
         return part
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -30,7 +30,7 @@ class TrainOptions:
 
     optimizer: Literal["adamw", "adagrad"] = "adamw"
     """The optimiser, from torch.optim."""
-    rate: float = 4e-3
+    rate: float = 6e-3
     """Learning rate, at its highest."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """How the rate falls: cosine to zero at the end, or not at all."""
@@ -115,6 +115,8 @@ class Task(Protocol):
     """What a loss is counted by: char, word."""
     windows: int
     """Training windows in an epoch."""
+    has_validation: bool
+    """Whether a part of the data is held back."""
     guess: float
     """The loss of a uniform guess, in nats per symbol."""
 
@@ -122,7 +124,7 @@ class Task(Protocol):
     def initial(self) -> Any: ...
     def loss(self, k: int, state: Any) -> Loss: ...
     def validate(self) -> float | None: ...
-    def score(self) -> dict[str, float]: ...
+    def score(self, path: str | None = None, tick: Callable[[int], None] = ...) -> dict[str, float | None]: ...
     def sample(self, k: int) -> str: ...
 
 

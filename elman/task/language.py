@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from elman.cell import GRU, LSTM, Cell, Elman, ElmanReLU
 from elman.data.text import Streams
 from elman.module import Stacked
 
-CELLS: dict[str, type[Cell]] = {"elman": Elman, "elman-relu": ElmanReLU, "gru": GRU, "lstm": LSTM}  # type: ignore[dict-item]
+CELLS: dict[str, type[Cell]] = {"elman": Elman, "elman-relu": ElmanReLU, "gru": GRU, "lstm": LSTM}
 WINDOW = 256  # of the second score
 
 
@@ -33,7 +34,7 @@ class LanguageModel(nn.Module):
         self.embedding = nn.Embedding(symbols, embedding) if embedding else None
         widths = [embedding or symbols, *[hidden] * layers]
         parts: list[nn.Module] = [nn.Dropout(dropout)] if embedding else []
-        for below, above in zip(widths, widths[1:]):
+        for below, above in pairwise(widths):
             parts += [cell(below, above), nn.Dropout(dropout)]
         self.recurrent = Stacked(*parts)
         self.output = nn.Linear(hidden, symbols)
@@ -56,7 +57,9 @@ def cross_entropy(model: LanguageModel, x: Tensor, y: Tensor, state: Any) -> tup
     return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none"), state
 
 
-def stateful_loss(model: LanguageModel, ids: Tensor, streams: int = 1, tick: Callable[[int], None] = lambda n: None) -> float:
+def stateful_loss(
+    model: LanguageModel, ids: Tensor, streams: int = 1, tick: Callable[[int], None] = lambda n: None
+) -> float:
     """Nats per symbol over a whole text, the state carried from its first symbol to its last.
 
     With more than one stream the text is cut into as many equal pieces read side by side, each from an empty
@@ -122,7 +125,7 @@ def choose(logits: Tensor, temperature: float, top_k: int | None, draw: torch.Ge
 def predict(model: LanguageModel, x: Tensor, state: Any) -> tuple[Tensor, Any]:
     """logits and state, without dropout and without gradient."""
     with inference(model):
-        return model(x, state)  # type: ignore[no-any-return]
+        return model(x, state)
 
 
 class inference:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -56,15 +57,18 @@ class Options(TrainOptions):
     sample_length: int = 200
     """Symbols in each sample shown while training."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", tuple(str(Path(name).absolute()) for name in self.files))
+
 
 RECIPES: dict[str, Recipe] = {
-    "default": Recipe(Options(), 1000, "a small LSTM, minutes on two cores"),
+    "default": Recipe(Options(), 1200, "a small LSTM, minutes on two cores"),
     "min-char-rnn": Recipe(
         Options(
             validation=0.0, cell="elman", hidden=100, embedding=0, start=0.01, batch=1, window=25, loss="window",
             optimizer="adagrad", rate=0.1, schedule="constant", warmup=0, decay=0.0, clip_norm=None, clip_value=5.0,
             report_every=100, validate_every=1000, sample_every=100, smoothing=0.999,
-        ),  # fmt: skip
+        ),
         20_000,
         "vanilla RNN, 100 units, 25 steps, batch 1, Adagrad: Karpathy's 112 lines of 2015",
     ),
@@ -79,7 +83,7 @@ class Text:
     """The task itself: a text, a language model, cross entropy."""
 
     name: ClassVar[str] = "text"
-    Options: ClassVar[type[Options]] = Options
+    options_type: ClassVar[type[Options]] = Options
     recipes: ClassVar[dict[str, Recipe]] = RECIPES
     writes: ClassVar[bool] = True
     examples: ClassVar[tuple[str, ...]] = (
@@ -93,7 +97,7 @@ class Text:
     def __init__(self, options: Options, files: dict[str, Any] | None = None) -> None:
         """A new task, or one from a run folder's own `files`. Errors: OptionError, DataError."""
         check(options)
-        self.options = replace(options, files=tuple(str(Path(name).absolute()) for name in options.files))
+        self.options = options
         if files is None:
             self.vocabulary: Vocabulary = build_vocabulary(self._text, options.level, options.words)
             Streams(self.training, options.batch, options.window)  # too short a text is refused before all else
@@ -103,7 +107,12 @@ class Text:
         self.guess = math.log(len(self.vocabulary))
         torch.manual_seed(options.seed)
         self.model = LanguageModel(
-            len(self.vocabulary), CELLS[options.cell], options.hidden, options.layers, options.embedding, options.dropout
+            len(self.vocabulary),
+            CELLS[options.cell],
+            options.hidden,
+            options.layers,
+            options.embedding,
+            options.dropout,
         )
         if options.start is not None:
             small_start(self.model, options.start)
@@ -126,6 +135,10 @@ class Text:
     @property
     def validation(self) -> Tensor:
         return self._ids[len(self._ids) - self._held_back :]
+
+    @property
+    def has_validation(self) -> bool:
+        return len(self.validation) >= 2
 
     @property
     def _held_back(self) -> int:
@@ -152,7 +165,10 @@ class Text:
 
     def about(self) -> dict[str, str]:
         o, V, unit = self.options, len(self.vocabulary), self.unit
-        named = ", ".join(Path(name).name for name in o.files) or f"Python's standard library, {len(standard_library())} files"
+        named = (
+            ", ".join(Path(name).name for name in o.files)
+            or f"Python's standard library, {len(standard_library())} files"
+        )
         data = f"{named}: {len(self._ids):,} {unit}s, {V} distinct"
         parts = f"first {len(self.training):,} to train, last {len(self.validation):,} to validate"
         reading = f"{o.batch} streams in windows of {o.window}, state carried, {self.windows:,} windows an epoch"
@@ -174,7 +190,7 @@ class Text:
 
     def validate(self) -> float | None:
         """Nats per symbol of the validation part, the state carried, in 32 streams; None without that part."""
-        if len(self.validation) < 2:
+        if not self.has_validation:
             return None
         return stateful_loss(self.model, self.validation, min(STREAMS, len(self.validation) - 1))
 
@@ -186,25 +202,28 @@ class Text:
         if len(ids) < 2:
             what = "the validation part (--validation 0 leaves none: name a file to score)" if path is None else path
             raise DataError(f"{what} has {len(ids)} {self.unit}s: scoring needs at least 2")
-        return {"stateful": stateful_loss(self.model, ids, tick=tick), "windows of 256": window_loss(self.model, ids, tick)}
+        return {
+            "stateful": stateful_loss(self.model, ids, tick=tick),
+            "windows of 256": window_loss(self.model, ids, tick),
+        }
 
     def sample(self, k: int) -> str:
         """What the model writes after k steps, from an empty context."""
         o = self.options
-        ids = write(self.model, self._prompt(""), o.sample_length, 1.0, None, o.seed + k)
+        ids = write(self.model, self._opening(torch.empty(0)), o.sample_length, 1.0, None, o.seed + k)
         return self.vocabulary.decode(ids)
 
     def write(self, options: SampleOptions) -> Iterator[str]:
-        """Pieces of text as they are written, after the prompt. Errors: OptionError, DataError."""
-        check_ranges(options, {"length": 1, "temperature": 0, "top_k": 1})
-        o = options
-        ids = write(self.model, self._prompt(o.prompt), o.length, o.temperature, o.top_k, o.seed)
-        return map(self.vocabulary.decoder(), ids)
+        """The prompt, then pieces of text as they are written. Errors: OptionError, DataError."""
+        check_ranges(options, {"length": 1, "temperature": 0, "top_k": 1, "seed": 0})
+        o, prompt = options, self.vocabulary.encode(options.prompt)
+        ids = write(self.model, self._opening(prompt), o.length, o.temperature, o.top_k, o.seed)
+        return chain([self.vocabulary.decode(prompt)], map(self.vocabulary.decoder(), ids))
 
-    def _prompt(self, text: str) -> Tensor:
+    def _opening(self, prompt: Tensor) -> Tensor:
         """The prompt's symbols; for an empty one a line end, or the first symbol where there is none."""
-        if text and len(ids := self.vocabulary.encode(text)):
-            return ids
+        if len(prompt):
+            return prompt
         line_end = {"byte": "0a", "char": "\n", "word": "<eos>"}[self.vocabulary.level]
         symbols = self.vocabulary.symbols
         return torch.tensor([symbols.index(line_end) if line_end in symbols else 0])

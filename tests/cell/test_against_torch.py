@@ -63,7 +63,12 @@ def test_one_layer(kind, size, dtype):
     want_dx, wanted = gradients(theirs, x, want, last)
     scale = max(1.0, *(g.abs().max().item() for g in wanted.values()))
     same(dx, want_dx)
-    pairs = {"cell.U.weight": "weight_ih_l0", "cell.W.weight": "weight_hh_l0", "cell.U.bias": "bias_ih_l0", "cell.W.bias": "bias_hh_l0"}
+    pairs = {
+        "cell.U.weight": "weight_ih_l0",
+        "cell.W.weight": "weight_hh_l0",
+        "cell.U.bias": "bias_ih_l0",
+        "cell.W.bias": "bias_hh_l0",
+    }
     for name, gradient in mine.items():
         same(gradient / scale, wanted[pairs[name]] / scale)
 

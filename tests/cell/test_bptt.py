@@ -52,7 +52,13 @@ def by_autograd(x, y, H, K):
     hs, _ = layer(torch.from_numpy(x)[:, None])
     loss = F.cross_entropy(head(hs[:, 0]), torch.from_numpy(y), reduction="sum")
     loss.backward()
-    named = {"U": layer.cell.U.weight, "W": layer.cell.W.weight, "b": layer.cell.U.bias, "V": head.weight, "c": head.bias}
+    named = {
+        "U": layer.cell.U.weight,
+        "W": layer.cell.W.weight,
+        "b": layer.cell.U.bias,
+        "V": head.weight,
+        "c": head.bias,
+    }
     values = {name: p.detach().numpy() for name, p in named.items()}
     return loss.item(), values, {name: p.grad.numpy() for name, p in named.items()}
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 
 import pytest
 import torch
@@ -80,9 +81,20 @@ def test_unknown_characters_are_named():
         vocabulary.encode("axbéx")
 
 
-@pytest.mark.parametrize("saved", [None, [], {}, {"level": "char", "symbols": []}, {"level": "char", "symbols": ["b", "a"]},
-                                   {"level": "char", "symbols": ["ab"]}, {"level": "word", "symbols": ["a", "b"]},
-                                   {"level": "word", "symbols": ["<unk>", 3]}, {"level": "x", "symbols": ["a"]}])  # fmt: skip
+DAMAGED = [
+    None,
+    [],
+    {},
+    {"level": "char", "symbols": []},
+    {"level": "char", "symbols": ["b", "a"]},
+    {"level": "char", "symbols": ["ab"]},
+    {"level": "word", "symbols": ["a", "b"]},
+    {"level": "word", "symbols": ["<unk>", 3]},
+    {"level": "x", "symbols": ["a"]},
+]
+
+
+@pytest.mark.parametrize("saved", DAMAGED)
 def test_damaged_vocabularies_are_refused(saved):
     with pytest.raises(DataError, match="not a vocabulary"):
         vocabulary_from_json(saved)
@@ -100,7 +112,7 @@ def test_streams_stay_aligned(n, batch, window):
     windows = [streams[k] for k in range(streams.windows)]
     assert streams.windows == (n - 1) // batch // window
     assert all(torch.equal(y, x + 1) for x, y in windows)  # the target is the next symbol of the text
-    assert all(torch.equal(a[0][-1] + 1, b[0][0]) for a, b in zip(windows, windows[1:]))  # and each row goes on
+    assert all(torch.equal(a[0][-1] + 1, b[0][0]) for a, b in pairwise(windows))  # and each row goes on
     assert torch.equal(streams[streams.windows][0], windows[0][0])
     assert [k for k in range(2 * streams.windows) if streams.fresh(k)] == [0, streams.windows]
     starts = windows[0][0][0]

@@ -44,7 +44,12 @@ def width(cell):
 def test_values_and_gradients_are_the_oracles(kind, size, dtype, reverse, rows):
     cell, x, state = make(kind, size, dtype)
     lengths, reset = irregular(*size[:2])
-    how = {"whole": {}, "lengths": {"lengths": lengths}, "reset": {"reset": reset}, "both": {"lengths": lengths, "reset": reset}}[rows]
+    how = {
+        "whole": {},
+        "lengths": {"lengths": lengths},
+        "reset": {"reset": reset},
+        "both": {"lengths": lengths, "reset": reset},
+    }[rows]
     y, last = elman.Recurrent(cell, reverse=reverse)(x, state, **how)
     want, want_last = oracle.run(cell, x, state, reverse=reverse, width=width(cell), **how)
     close(y, want, "y")
@@ -165,7 +170,9 @@ def test_a_stack_is_its_layers_one_after_another(reverse):
     between = torch.nn.Linear(6, 3).double()
     x = torch.randn(7, 3, 4, dtype=torch.float64)
     lengths, reset = irregular(7, 3)
-    net = elman.Stacked(elman.Recurrent(low, reverse=reverse), between, elman.Recurrent(high, reverse=reverse), torch.nn.Tanh())
+    net = elman.Stacked(
+        elman.Recurrent(low, reverse=reverse), between, elman.Recurrent(high, reverse=reverse), torch.nn.Tanh()
+    )
     y, (first, second) = net(x, lengths=lengths, reset=reset)
     inner, want_first = oracle.run(low, x, None, lengths, reset, reverse)
     want, want_second = oracle.run(high, between(inner), None, lengths, reset, reverse)
@@ -276,7 +283,9 @@ def test_the_same_answer_twice_to_the_bit():
 
 
 @settings(max_examples=40, deadline=None)
-@given(data=st.data(), T=st.integers(1, 9), B=st.integers(1, 5), reverse=st.booleans(), kind=st.sampled_from(sorted(CELLS)))
+@given(
+    data=st.data(), T=st.integers(1, 9), B=st.integers(1, 5), reverse=st.booleans(), kind=st.sampled_from(sorted(CELLS))
+)
 def test_any_mixture_of_lengths_and_resets(data, T, B, reverse, kind):
     lengths = torch.tensor(data.draw(st.lists(st.integers(0, T), min_size=B, max_size=B)))
     reset = torch.tensor(data.draw(st.lists(st.lists(st.booleans(), min_size=B, max_size=B), min_size=T, max_size=T)))

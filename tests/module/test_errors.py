@@ -24,7 +24,10 @@ GIVEN_WRONG = {
         lambda: layer(X, (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))),
         "state 'h' must be a tensor (B=2, 4); got a tensor (1, 2, 4)",
     ),
-    "a width": (lambda: layer(X, (zeros[0], torch.zeros(2, 5))), "state 'c' must be a tensor (B=2, 4); got a tensor (2, 5)"),
+    "a width": (
+        lambda: layer(X, (zeros[0], torch.zeros(2, 5))),
+        "state 'c' must be a tensor (B=2, 4); got a tensor (2, 5)",
+    ),
     "lengths too many": (lambda: layer(X, lengths=[5, 5, 5]), "lengths must be 2 whole numbers, one a row"),
     "lengths too long": (lambda: layer(X, lengths=[5, 6]), "lengths must lie in 0..5, the number of steps; got 5..6"),
     "lengths of fractions": (lambda: layer(X, lengths=torch.tensor([1.0, 2.0])), "lengths must be 2 whole numbers"),
@@ -32,8 +35,14 @@ GIVEN_WRONG = {
         lambda: layer(X, reset=torch.zeros(5, 2)),
         "reset must be a bool tensor of shape (5, 2), true where a sequence begins; got (5, 2) of torch.float32",
     ),
-    "reset of a row": (lambda: layer(X, reset=torch.zeros(2, dtype=torch.bool)), "reset must be a bool tensor of shape (5, 2)"),
-    "unknown context": (lambda: layer(X, speed=1), "unknown argument 'speed': no step takes it as context (theirs: none)"),
+    "reset of a row": (
+        lambda: layer(X, reset=torch.zeros(2, dtype=torch.bool)),
+        "reset must be a bool tensor of shape (5, 2)",
+    ),
+    "unknown context": (
+        lambda: layer(X, speed=1),
+        "unknown argument 'speed': no step takes it as context (theirs: none)",
+    ),
     "unknown watch": (
         lambda: layer(X, watch=("gate",)),
         "watch: the step names no 'gate'; it has h, c, input_gate, forget_gate, candidate, output_gate",
@@ -77,15 +86,24 @@ BROKEN = {
     "star arguments": (lambda: cell_with(lambda self, x, *states: (x, states)), "it cannot take *args or **kwargs"),
     "no input": (lambda: cell_with(lambda self: None), "a step takes x and then its states"),
     "no cell": (lambda: elman.Recurrent(torch.nn.Linear(3, 4)), "Recurrent takes an elman.Cell, got a Linear"),
-    "only y": (lambda: run(lambda self, x, h: h), "must return y, (h,) -- a tensor and a tuple of new states; got a tensor (2, 4)"),
+    "only y": (
+        lambda: run(lambda self, x, h: h),
+        "must return y, (h,) -- a tensor and a tuple of new states; got a tensor (2, 4)",
+    ),
     "a bare state": (lambda: run(lambda self, x, h: (h, h)), "a tensor and a tuple of new states; got a tuple"),
     "a state lost": (lambda: run(lambda self, x, h, c: (h, (h,))), "takes 2 states (h, c) but returned 1"),
     "a width changed": (
         lambda: run(lambda self, x, h: (x, (x,))),
         "state 'h' goes in as a tensor (2, 4) and comes out as a tensor (2, 3); a state keeps its shape",
     ),
-    "y no tensor": (lambda: run(lambda self, x, h: (1.0, (h,))), "must return a tensor y of shape (B, width); got a float"),
-    "watched twice": (lambda: elman.Recurrent(cell_with(twice))(X, watch=("a",)), "watch('a') was called twice in one step"),
+    "y no tensor": (
+        lambda: run(lambda self, x, h: (1.0, (h,))),
+        "must return a tensor y of shape (B, width); got a float",
+    ),
+    "watched twice": (
+        lambda: elman.Recurrent(cell_with(twice))(X, watch=("a",)),
+        "watch('a') was called twice in one step",
+    ),
 }
 
 

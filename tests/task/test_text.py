@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def by_hand(model, ids):
     """Nats per symbol, one symbol at a time, the state carried."""
     model.eval()
     total, state = 0.0, None
-    for a, b in zip(ids, ids[1:]):
+    for a, b in pairwise(ids):
         logits, state = model(a.view(1, 1), state)
         total += F.cross_entropy(logits[0], b.view(1)).item()
     return total / (len(ids) - 1)
@@ -81,7 +82,9 @@ def test_samples_follow_the_distribution():
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
     draw = torch.Generator().manual_seed(0)
     for temperature, k in ((1.0, None), (0.5, None), (2.0, 2)):
-        seen = torch.bincount(torch.stack([choose(logits, temperature, k, draw) for _ in range(4000)]), minlength=4) / 4000
+        seen = (
+            torch.bincount(torch.stack([choose(logits, temperature, k, draw) for _ in range(4000)]), minlength=4) / 4000
+        )
         kept = logits if k is None else logits.where(logits >= logits.topk(k).values[-1], torch.tensor(-math.inf))
         want = (kept / temperature).softmax(-1)
         assert (seen - want).abs().max() < 0.03
@@ -107,7 +110,9 @@ def test_truncated_bptt_carries_the_state_without_its_gradient(text_file):
     x = torch.cat([task._streams[0][0], task._streams[1][0]])
     y = torch.cat([task._streams[0][1], task._streams[1][1]])
     logits, state = task.model(x)
-    assert F.cross_entropy(logits.flatten(0, 1), y.flatten()).item() == pytest.approx((one.nats + two.nats) / 2, rel=1e-5)
+    assert F.cross_entropy(logits.flatten(0, 1), y.flatten()).item() == pytest.approx(
+        (one.nats + two.nats) / 2, rel=1e-5
+    )
     torch.testing.assert_close(two.state[0].c, state[0].c)
     again = task.loss(task.windows, two.state)  # a new epoch begins with a fresh state
     assert again.nats == one.nats

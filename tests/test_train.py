@@ -1,0 +1,228 @@
+"""The training loop: exact resume, Ctrl-C, schedules, divergence, what the run folder holds."""
+
+import io
+import json
+import math
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from elman import DivergenceError, OptionError, RunError
+from elman.checkpoint import RunFolder
+from elman.console import Report, in_units
+from elman.task.text import Options, Text
+from elman.train import Training, train
+
+SMALL = dict(
+    hidden=12,
+    embedding=5,
+    batch=4,
+    window=8,
+    steps=20,
+    dropout=0.2,
+    report_every=5,
+    validate_every=5,
+    sample_every=5,
+    sample_length=20,
+)
+
+
+@pytest.fixture
+def options(text_file):
+    return Options(files=(str(text_file),), **SMALL)
+
+
+def quiet():
+    return Report(Console(file=io.StringIO(), width=100))
+
+
+def start(options, name, resume=False, task=None):
+    folder = RunFolder.open(name) if resume else RunFolder.create(name, "text")
+    task = task or Text(options, {"vocabulary.json": folder.read_json("vocabulary.json")} if resume else None)
+    return train(task, folder, quiet(), resume), folder, task
+
+
+class Interrupted(Text):
+    """The task, with a Ctrl-C in the middle of step 12."""
+
+    def loss(self, k, state):
+        if k == 12:
+            signal.raise_signal(signal.SIGINT)
+        return super().loss(k, state)
+
+
+class Killed(Text):
+    """The task, that dies in step 12 as by kill -9: nothing runs after it."""
+
+    def loss(self, k, state):
+        if k == 12:
+            raise SystemError("killed")
+        return super().loss(k, state)
+
+
+def whole(folder):
+    """All that a run leaves behind, but for times."""
+    log = [json.loads(line) for line in (folder.path / "log.jsonl").read_text().splitlines()]
+    for record in log:
+        del record["seconds"]
+    tensors = load_file(folder.path / "training.safetensors")
+    return log, (folder.path / "samples.txt").read_text(), tensors, load_file(folder.path / "model.safetensors")
+
+
+def same(one, two):
+    assert one[:2] == two[:2]
+    for a, b in zip(one[2:], two[2:]):
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_two_runs_with_one_seed_are_the_same_to_the_bit(options):
+    (_, one, _), (_, two, _) = start(options, "one"), start(options, "two")
+    same(whole(one), whole(two))
+    (_, other, _) = start(replace(options, seed=1), "other")
+    assert not torch.equal(whole(one)[3]["output.weight"], whole(other)[3]["output.weight"])
+
+
+def test_ctrl_c_saves_the_step_and_resume_ends_as_if_nothing_had_been(options):
+    finished, straight, _ = start(options, "straight")
+    assert finished
+    finished, broken, _ = start(options, "broken", task=Interrupted(options))
+    assert not finished
+    assert json.loads(whole_metadata(broken))["step"] == 13
+    finished, broken, _ = start(options, "broken", resume=True)
+    assert finished
+    same(whole(straight), whole(broken))
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint_and_ends_the_same(options):
+    _, straight, _ = start(options, "straight")
+    with pytest.raises(SystemError):
+        start(options, "broken", task=Killed(options))
+    folder = RunFolder.open("broken")
+    assert json.loads(whole_metadata(folder))["step"] == 10
+    _, broken, _ = start(options, "broken", resume=True)
+    same(whole(straight), whole(broken))
+
+
+def whole_metadata(folder):
+    return folder.read_tensors("training.safetensors")[1]["training"]
+
+
+def test_the_handler_of_ctrl_c_is_put_back(options):
+    before = signal.getsignal(signal.SIGINT)
+    start(options, "one")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_folder_holds_what_it_should(options):
+    _, folder, task = start(options, "one")
+    assert sorted(p.name for p in folder.path.iterdir()) == [
+        "config.json", "log.jsonl", "model.safetensors", "samples.txt", "training.safetensors", "vocabulary.json"
+    ]  # fmt: skip
+    config = folder.read_json("config.json")
+    assert config["task"] == "text"
+    assert config["options"]["hidden"] == 12
+    assert config["data"]["symbols"] == len(task._ids)
+    log = whole(folder)[0]
+    assert [record["step"] for record in log if "train" in record] == [5, 10, 15, 20]
+    assert [record["step"] for record in log if "validation" in record] == [5, 10, 15, 20]
+    assert all(record["norm"] > 0 for record in log if "train" in record)
+    assert (folder.path / "samples.txt").read_text().count("--- step ") == 5
+
+
+def test_training_lowers_the_loss(options):
+    task = Text(replace(options, steps=150, rate=0.02, dropout=0.0))
+    before = task.validate()
+    _, folder, task = start(task.options, "one", task=task)
+    assert task.validate() < 0.6 * before
+    assert whole(folder)[0][-1]["validation"] == task.validate()
+
+
+def test_a_run_without_a_validation_part(options):
+    finished, folder, _ = start(replace(options, validation=0.0), "one")
+    assert finished
+    assert not any("validation" in record for record in whole(folder)[0])
+
+
+def test_schedule_and_bounds(options):
+    run = Training(
+        Text(replace(options, steps=None, epochs=2.0, warmup=10, rate=1.0)), RunFolder.create("x", "text"), quiet()
+    )
+    assert run.steps == 2 * run.task.windows
+    assert run.rate() == pytest.approx(0.1)
+    run.step = run.steps // 2
+    assert run.rate() == pytest.approx(0.5, abs=0.02)
+    run.step = run.steps
+    assert run.progress == 1.0
+    assert run.rate() == pytest.approx(0.0)
+    timed = Training(Text(replace(options, steps=None, seconds=10.0)), run.folder, quiet())
+    assert timed.steps == math.inf
+    timed.seconds = 7.5
+    assert timed.progress == 0.75
+
+
+def test_seconds_bound_a_run(options):
+    finished, folder, _ = start(replace(options, steps=None, seconds=0.5), "one")
+    assert finished
+    assert 0.5 <= json.loads(whole_metadata(folder))["seconds"] < 10
+
+
+def test_gradients_are_clipped_by_value_and_by_norm(options):
+    for change in ({"clip_value": 1e-6, "clip_norm": None}, {"clip_norm": 1e-6}):
+        run = Training(Text(replace(options, **change)), RunFolder.create("x", "text"), quiet())
+        measured = run.advance()
+        largest = max(p.grad.abs().max().item() for p in run.task.model.parameters())
+        assert measured["norm"] > 1e-3
+        assert 0 < largest <= 1.0001e-6
+
+
+def test_a_diverging_run_stops_and_keeps_its_checkpoint(options):
+    class Bursting(Text):
+        def loss(self, k, state):
+            found = super().loss(k, state)
+            return found._replace(nats=math.nan) if k == 7 else found
+
+    with pytest.raises(DivergenceError, match=r"the loss became nan at step 7: lower --rate \(now 0.006\)"):
+        start(options, "one", task=Bursting(options))
+    assert json.loads(whole_metadata(RunFolder.open("one")))["step"] == 5
+
+
+def test_a_finished_run_says_that_nothing_is_left(options):
+    start(options, "one")
+    with pytest.raises(OptionError, match="one has reached its end, step 20"):
+        start(options, "one", resume=True)
+    finished, folder, _ = start(replace(options, steps=25), "one", resume=True)
+    assert finished
+    assert json.loads(whole_metadata(folder))["step"] == 25
+
+
+def test_weight_decay_spares_biases(options):
+    groups = Training(Text(options), RunFolder.create("x", "text"), quiet()).optimizer.param_groups
+    assert [group["weight_decay"] for group in groups] == [0.01, 0.0]
+    assert all(p.dim() > 1 for p in groups[0]["params"])
+    assert all(p.dim() == 1 for p in groups[1]["params"])
+
+
+def test_a_report_says_what_is_trained(options):
+    report, task = quiet(), Text(options)
+    train(task, RunFolder.create("one", "text"), report)
+    said = report.console.file.getvalue()
+    for words in ("fox.txt: 5,040 chars", "first 4,536 to train, last 504 to validate", "lstm 1 x 12", "backend  plain",
+                  "step 5/20", "nats/char (", "bits)", "|grad|", "steps/s", "sample at step 0"):  # fmt: skip
+        assert words in said
+    assert f"{sum(p.numel() for p in task.model.parameters()):,}" in said
+
+
+def test_losses_for_people():
+    assert in_units(math.log(2), "char") == "0.6931 nats/char (1.0000 bits)"
+    assert in_units(math.log(50), "word").endswith("perplexity 50.0")
+
+
+def test_resume_refuses_a_state_of_another_shape(options):
+    start(options, "one", task=Interrupted(options))
+    with pytest.raises(RunError, match=r"state\.0\.0 is \(4, 12\) of torch.float32, the model has \(2, 12\)"):
+        start(replace(options, batch=2), "one", resume=True)
