@@ -56,6 +56,8 @@ class Options(TrainOptions):
     """Differentiate the mean over symbols, or the sum over a window."""
     sample_length: int = 200
     """Symbols in each sample shown while training."""
+    sample_temperature: float = 0.8
+    """Temperature of the samples shown while training."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "files", tuple(str(Path(name).absolute()) for name in self.files))
@@ -67,7 +69,7 @@ RECIPES: dict[str, Recipe] = {
         Options(
             validation=0.0, cell="elman", hidden=100, embedding=0, start=0.01, batch=1, window=25, loss="window",
             optimizer="adagrad", rate=0.1, schedule="constant", warmup=0, decay=0.0, clip_norm=None, clip_value=5.0,
-            report_every=100, validate_every=1000, sample_every=100, smoothing=0.999,
+            report_every=100, validate_every=1000, sample_every=100, sample_temperature=1.0, smoothing=0.999,
         ),
         20_000,
         "vanilla RNN, 100 units, 25 steps, batch 1, Adagrad: Karpathy's 112 lines of 2015",
@@ -75,7 +77,7 @@ RECIPES: dict[str, Recipe] = {
 }  # fmt: skip
 
 LEAST = {**AT_LEAST, "words": 3, "validation": 0, "hidden": 1, "layers": 1, "embedding": 0, "dropout": 0, "start": 0,
-         "batch": 1, "window": 1, "sample_length": 1}  # fmt: skip
+         "batch": 1, "window": 1, "sample_length": 1, "sample_temperature": 0}  # fmt: skip
 STREAMS = 32  # while training, the validation part is read in so many streams side by side
 
 
@@ -210,7 +212,7 @@ class Text:
     def sample(self, k: int) -> str:
         """What the model writes after k steps, from an empty context."""
         o = self.options
-        ids = write(self.model, self._opening(torch.empty(0)), o.sample_length, 1.0, None, o.seed + k)
+        ids = write(self.model, self._opening(torch.empty(0)), o.sample_length, o.sample_temperature, None, o.seed + k)
         return self.vocabulary.decode(ids)
 
     def write(self, options: SampleOptions) -> Iterator[str]:
