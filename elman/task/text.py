@@ -175,7 +175,10 @@ class Text:
         parts = f"first {len(self.training):,} to train, last {len(self.validation):,} to validate"
         reading = f"{o.batch} streams in windows of {o.window}, state carried, {self.windows:,} windows an epoch"
         wide = f"{o.layers} x {o.hidden}, {f'embedding {o.embedding}' if o.embedding else 'one-hot input'}"
-        return {"data": data, "split": parts, "reading": reading, "model": f"{o.cell} {wide}, dropout {o.dropout:g}"}
+        rows = {"data": data, "split": parts, "reading": reading, "model": f"{o.cell} {wide}, dropout {o.dropout:g}"}
+        if o.loss == "window":
+            rows["loss"] = f"summed over a window; smoothed from -{o.window} ln(1/{V}) = {o.window * self.guess:.2f}"
+        return rows
 
     def initial(self) -> Any:
         return self.model.initial(self.options.batch)

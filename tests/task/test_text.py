@@ -7,12 +7,16 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy_char_rnn import CharRNN
 
 from elman import DataError, OptionError
+from elman.checkpoint import RunFolder
+from elman.console import Report
 from elman.data.stdlib import standard_library
 from elman.task.base import SampleOptions
 from elman.task.language import CELLS, LanguageModel, choose, stateful_loss, window_loss, write
 from elman.task.text import RECIPES, Options, Text
+from elman.train import Training, make_optimizer
 
 SMALL = dict(hidden=12, embedding=5, batch=4, window=8, steps=3)
 
@@ -126,12 +130,18 @@ def test_min_char_rnn_is_the_recipe():
     assert (o.sample_every, o.sample_length, o.validation) == (100, 200, 0.0)
 
 
+def test_min_char_rnn_smooths_its_loss_from_that_of_a_uniform_guess(text_file):
+    task = Text(replace(RECIPES["min-char-rnn"].options, files=(str(text_file),)))
+    V = len(set(text_file.read_text()))
+    run = Training(task, RunFolder.create(None, "text"), Report())
+    assert 25 * run.smoothed == pytest.approx(-25 * math.log(1 / V))
+    nats = run.advance()["train"]
+    assert run.smoothed == pytest.approx(0.999 * math.log(V) + 0.001 * nats)
+    assert f"-25 ln(1/{V}) = {25 * math.log(V):.2f}" in task.about()["loss"]
+
+
 def test_min_char_rnn_takes_the_steps_of_its_equations(text_file):
     """Ten steps of the recipe, against the published equations in numpy."""
-    from numpy_char_rnn import CharRNN
-
-    from elman.train import make_optimizer
-
     options = replace(RECIPES["min-char-rnn"].options, files=(str(text_file),), steps=10)
     task = Text(options)
     task.model.double()
