@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -123,10 +122,11 @@ class RunFolder:
                 f"{self.path / name} is cut short or damaged ({error}); restore it, or train again"
             ) from None
 
-    def load_into(self, model: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    def load_into(self, model: nn.Module, name: str) -> None:
         """Copy weights into the model once every name, shape and type has been found right."""
-        match(dict(model.state_dict()), tensors, str(self.path / name))
-        model.load_state_dict(dict(tensors))
+        tensors, _ = self.read_tensors(name)
+        match(model.state_dict(), tensors, str(self.path / name))
+        model.load_state_dict(tensors)
 
     # files
 
@@ -175,6 +175,8 @@ def match(want: Mapping[str, Tensor], got: Mapping[str, Tensor], where: str) -> 
                 f"{where}: {name} is {tuple(given.shape)} of {given.dtype}, the model has {tuple(tensor.shape)} of "
                 f"{tensor.dtype}; restore the file that belongs to this run, or train again"
             )
+        if given.is_floating_point() and not given.isfinite().all():
+            raise RunError(f"{where}: {name} holds values that are not finite; restore the file, or train again")
     for name in got:
         if name not in want:
             raise RunError(f"{where} has the tensor {name}, which the model has not; restore the file of this run")
@@ -193,19 +195,3 @@ def rebuild(like: Any, tensors: Mapping[str, Tensor], name: str) -> Any:
         return tensors[name]
     parts = [rebuild(part, tensors, f"{name}.{i}") for i, part in enumerate(like)]
     return like._make(parts) if hasattr(like, "_make") else tuple(parts)
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's memory, as optimizer.PARAMETER.NAME."""
-    memory = optimizer.state_dict()["state"]
-    return {f"optimizer.{i}.{key}": value for i, entry in memory.items() for key, value in entry.items()}
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give the optimiser back the memory that `optimizer_tensors` took."""
-    memory: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, i, key = name.split(".", 2)
-            memory.setdefault(int(i), {})[key] = value
-    optimizer.load_state_dict({"state": memory, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -20,7 +20,7 @@ from elman.checkpoint import RunFolder
 from elman.console import Report, in_units
 from elman.errors import DataError, ElmanError, OptionError, RunError
 from elman.task import TASKS
-from elman.task.base import SampleOptions
+from elman.task.base import SampleOptions, from_json
 from elman.train import check_same_data, train
 
 USAGE = """elman: write the step; elman unfolds it through time.
@@ -174,7 +174,7 @@ def resume(task: Any, words: list[str], name: str | None, recipe: Any) -> int:
     if not bounds:
         bounds = {bound: getattr(made.options, bound) for bound in BOUNDS}
     made.options = replace(asked, **(dict.fromkeys(BOUNDS) | bounds))
-    check_same_data(made, config["data"], folder)
+    check_same_data(made, config.get("data"), folder)
     return carry_through(made, folder, resumed=True)
 
 
@@ -209,7 +209,7 @@ def run_score(words: list[str]) -> int:
     folder = RunFolder.open(asked.run)
     task = trained(folder)
     if asked.file is None:
-        check_same_data(task, folder.read_json("config.json")["data"], folder)
+        check_same_data(task, folder.read_json("config.json").get("data"), folder)
     if asked.json:
         print(json.dumps(task.score(asked.file)))
     else:
@@ -233,17 +233,17 @@ def show_scores(console: Console, task: Any, file: str | None) -> None:
 def reopen(folder: RunFolder, name: str | None = None) -> tuple[Any, dict[str, Any]]:
     """The task of a run folder, without its weights, and config.json with the task's other files. Errors: RunError."""
     config = folder.read_json("config.json")
-    if not isinstance(config, dict) or config.get("task") not in TASKS or not isinstance(config.get("options"), dict):
+    known = isinstance(config, dict) and isinstance(config.get("task"), str) and config["task"] in TASKS
+    if not known:
         raise RunError(f"{folder.path / 'config.json'} describes no run of elman; restore it, or train again")
     if name is not None and config["task"] != name:
         raise RunError(f"{folder.path} is a run of {config['task']}, not of {name}")
     task = TASKS[config["task"]]
     try:
-        saved = {name: tuple(v) if isinstance(v, list) else v for name, v in config["options"].items()}
-        options = task.options_type(**saved)
+        options = from_json(task.options_type, config.get("options"))
         config["files"] = {"vocabulary.json": folder.read_json("vocabulary.json")}
         return task(options, config["files"]), config
-    except (TypeError, KeyError, OptionError, DataError) as error:
+    except (KeyError, OptionError, DataError) as error:
         raise RunError(
             f"{folder.path} does not fit this version of elman ({error}); restore it, or train again"
         ) from None
@@ -252,8 +252,7 @@ def reopen(folder: RunFolder, name: str | None = None) -> tuple[Any, dict[str, A
 def trained(folder: RunFolder) -> Any:
     """The task of a run folder, with its trained weights."""
     task, _ = reopen(folder)
-    tensors, _ = folder.read_tensors("model.safetensors")
-    folder.load_into(task.model, tensors, "model.safetensors")
+    folder.load_into(task.model, "model.safetensors")
     return task
 
 
@@ -284,4 +283,4 @@ def one_line(box: str) -> str:
     lines = [line.strip("│ ") for line in box.splitlines()]
     lines = lines[1:] if box.startswith("╭") else lines[2:]
     until = next((i for i, line in enumerate(lines) if not line.strip("─-╰╯")), len(lines))
-    return " ".join(lines[:until]).rstrip(".")
+    return " ".join(lines[:until]).rstrip(".").removeprefix("Error parsing Options: ")

@@ -8,18 +8,31 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from elman import __version__
-from elman.checkpoint import RunFolder, flatten, load_optimizer, match, optimizer_tensors, rebuild
+from elman.checkpoint import RunFolder, flatten, match, rebuild
 from elman.console import Report
 from elman.errors import DivergenceError, OptionError, RunError
-from elman.task.base import Task, TrainOptions
+from elman.task.base import Task, TrainOptions, from_json
+
+MEMORY = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "adagrad": ("step", "sum")}  # what an optimiser keeps a parameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a checkpoint stands: in the training, and in the files that grow."""
+
+    step: int
+    seconds: float
+    smoothed: float
+    log: int
+    samples: int
 
 
 class Training:
@@ -77,35 +90,51 @@ class Training:
         self.seconds += time.perf_counter() - began
         return {"train": loss.nats, "smoothed": self.smoothed, "norm": norm, "rate": rate}
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All that training goes on from, by name, in tensors that are its own or like its own."""
+        found = {f"model.{name}": value for name, value in self.task.model.state_dict().items()}
+        found |= flatten(self.state, "state") | {"random": torch.get_rng_state()}
+        for i, parameter in enumerate(self.parameters if self.step else []):
+            memory = self.optimizer.state.get(parameter, {})
+            for key in MEMORY[self.options.optimizer]:
+                like = torch.zeros(()) if key == "step" else parameter.detach()
+                found[f"optimizer.{i}.{key}"] = memory.get(key, like)
+        return found
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters in the optimiser's own order."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
     def save(self) -> None:
         """A checkpoint from which training goes on as if it had not stopped."""
-        where = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "smoothed": self.smoothed,
-            "log.jsonl": self.folder.size("log.jsonl"),
-            "samples.txt": self.folder.size("samples.txt"),
-        }
-        weights = self.task.model.state_dict()
-        tensors = {f"model.{name}": value for name, value in weights.items()}
-        tensors |= optimizer_tensors(self.optimizer) | flatten(self.state, "state") | {"random": torch.get_rng_state()}
-        self.folder.write_tensors("training.safetensors", tensors, {"training": json.dumps(where)})
-        self.folder.write_tensors("model.safetensors", weights)
+        log, samples = self.folder.size("log.jsonl"), self.folder.size("samples.txt")
+        place = Place(step=self.step, seconds=self.seconds, smoothed=self.smoothed, log=log, samples=samples)
+        self.folder.write_tensors("training.safetensors", self.tensors(), {"training": json.dumps(asdict(place))})
+        self.folder.write_tensors("model.safetensors", self.task.model.state_dict())
 
     def load(self) -> None:
         """Go back to the last checkpoint. Errors: RunError where it is damaged or of another model."""
+        where = str(self.folder.path / "training.safetensors")
         tensors, about = self.folder.read_tensors("training.safetensors")
-        where = json.loads(about.get("training", "{}"))
-        weights = {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
-        self.folder.load_into(self.task.model, weights, "training.safetensors")
-        carried = {name: value for name, value in tensors.items() if name.startswith("state.")}
-        match(flatten(self.state, "state"), carried, str(self.folder.path / "training.safetensors"))
-        self.state = rebuild(self.state, carried, "state")
-        load_optimizer(self.optimizer, tensors)
-        torch.set_rng_state(tensors["random"])
-        self.step, self.seconds, self.smoothed = where["step"], where["seconds"], where["smoothed"]
-        for name in ("log.jsonl", "samples.txt"):
-            self.folder.cut(name, where[name])
+        try:
+            place = from_json(Place, json.loads(about.get("training", "null")))
+            if min(place.step, place.seconds, place.log, place.samples) < 0:
+                raise OptionError("a negative position")
+            self.step, self.seconds, self.smoothed = place.step, place.seconds, place.smoothed
+            match(self.tensors(), tensors, where)
+            torch.set_rng_state(tensors["random"])
+        except (ValueError, RecursionError, RuntimeError) as error:
+            raise RunError(f"{where} is damaged ({error}); restore it, or train again") from None
+        self.task.model.load_state_dict(
+            {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
+        )
+        self.state = rebuild(self.state, tensors, "state")
+        for i, parameter in enumerate(self.parameters if self.step else []):
+            memory = {key: tensors[f"optimizer.{i}.{key}"] for key in MEMORY[self.options.optimizer]}
+            self.optimizer.state[parameter] = memory
+        self.folder.cut("log.jsonl", place.log)
+        self.folder.cut("samples.txt", place.samples)
 
     def show_sample(self) -> None:
         text = self.task.sample(self.step)
@@ -214,6 +243,6 @@ def check_same_data(task: Task, saved: Any, folder: RunFolder) -> None:
     """Errors: RunError when the text is not the one that the run began with."""
     if task.data != saved:
         raise RunError(
-            f"the data of {folder.path} has changed since it was trained: {saved['symbols']:,} symbols then, "
-            f"{task.data['symbols']:,} now; bring the old files back, or train anew"
+            f"the data of {folder.path} has changed since it was trained: now {task.data}, then {saved!r:.120}; bring "
+            "the old files back, or train anew"
         )

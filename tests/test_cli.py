@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from elman.cli import main, one_line
@@ -207,6 +208,84 @@ def test_damaged_run_folders(words, run, capsys):
     name, harm = DAMAGE[words]
     harm(run / name)
     assert words in refused(capsys, "sample", str(run))
+
+
+CONFIG = {
+    "hidden is 'x'": {"hidden": "x"},
+    "hidden is 12.0": {"hidden": 12.0},
+    "layers is True": {"layers": True},
+    "seed is 1000": {"seed": 10**30},
+    "cell is 'lsmt'": {"cell": "lsmt"},
+    "level is None": {"level": None},
+    "files is (1,)": {"files": [1]},
+    "rate is None": {"rate": None},
+    "unknown field 'hiddenn'": {"hiddenn": 3},
+    "--batch 0: must be at least 1": {"batch": 0},
+    "does not fit in memory": {"hidden": 10**12},
+}
+
+
+@pytest.mark.parametrize("words", CONFIG)
+def test_options_of_a_run_that_cannot_be(words, run, capsys):
+    config = json.loads((run / "config.json").read_text())
+    config["options"] |= CONFIG[words]
+    (run / "config.json").write_text(json.dumps(config))
+    for command in (["sample", str(run)], ["score", str(run)], ["train", "text", "--resume", "--steps", "9"]):
+        said = refused(capsys, *command)
+        assert words in said
+        assert "runs/text does not fit this version of elman" in said
+
+
+@pytest.mark.parametrize(
+    "config", [None, [], {}, {"task": []}, {"task": "text"}, {"task": "text", "options": {}, "data": None}]
+)
+def test_configs_that_are_none(config, run, capsys):
+    (run / "config.json").write_text(json.dumps(config))
+    refused(capsys, "score", str(run))
+    refused(capsys, "train", "text", "--resume", "--steps", "9")
+
+
+def place(change):
+    return lambda tensors, about: about.update(training=json.dumps(json.loads(about["training"]) | change))
+
+
+TRAINING = {
+    "no tensor random": lambda tensors, about: tensors.pop("random"),
+    "no memory": lambda tensors, about: tensors.pop("optimizer.0.exp_avg"),
+    "memory of another shape": lambda tensors, about: tensors.update({"optimizer.0.step": torch.zeros(7)}),
+    "memory of nobody": lambda tensors, about: tensors.update({"optimizer.x.y": torch.zeros(2)}),
+    "random of floats": lambda tensors, about: tensors.update(random=torch.zeros(3)),
+    "random of zeros": lambda tensors, about: tensors.update(random=torch.zeros_like(tensors["random"])),
+    "weights not finite": lambda tensors, about: tensors["model.output.bias"].fill_(float("nan")),
+    "no state": lambda tensors, about: tensors.pop("state.0.0"),
+    "no place": lambda tensors, about: about.clear(),
+    "a place that is no JSON": lambda tensors, about: about.update(training="{"),
+    "half a place": lambda tensors, about: about.update(training='{"step": 3}'),
+    "a step of text": place({"step": "x"}),
+    "a step of fractions": place({"step": 1.5}),
+    "a step below zero": place({"step": -1}),
+    "a step beyond all": place({"step": 10**40}),
+    "seconds of none": place({"seconds": None}),
+    "a log of fractions": place({"log": 1.5}),
+}
+
+
+@pytest.mark.parametrize("what", TRAINING)
+def test_checkpoints_that_cannot_be(what, run, capsys):
+    path = run / "training.safetensors"
+    with safe_open(path, framework="pt") as file:
+        tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    TRAINING[what](tensors, about)
+    save_file(tensors, path, about or None)
+    before = {file.name: file.read_bytes() for file in run.iterdir()}
+    assert "training.safetensors" in refused(capsys, "train", "text", "--resume", "--steps", "9")
+    assert {file.name: file.read_bytes() for file in run.iterdir()} == before
+
+
+def test_what_resume_may_change_is_checked_too(run, capsys):
+    assert "--sample-every -1: must be at least 1" in refused(
+        capsys, "train", "text", "--resume", "--steps", "9", "--sample-every", "-1"
+    )
 
 
 def test_a_checkpoint_cut_short_is_refused_on_resume(run, capsys):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
 from elman.errors import OptionError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,39 @@ def check_ranges(options: object, least: Mapping[str, float]) -> None:
         value = getattr(options, name)
         if value is not None and not low <= value < float("inf"):
             raise OptionError(f"--{name.replace('_', '-')} {value}: must be at least {low:g}")
+        if isinstance(value, int) and value >= 2**62:
+            raise OptionError(f"--{name.replace('_', '-')} {value}: must be below 2 to the 62")
+
+
+def from_json(kind: type[T], saved: Any) -> T:
+    """A dataclass from what JSON gave for it. Errors: OptionError naming the first field that does not fit."""
+    hints = get_type_hints(kind)
+    if not isinstance(saved, dict):
+        raise OptionError(f"expected named values, got {saved!r:.60}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+    for name, value in values.items():
+        if name not in hints:
+            raise OptionError(f"unknown field {name!r}")
+        if not fits(value, hints[name]):
+            raise OptionError(f"{name} is {value!r:.60}")
+    missing = [f.name for f in fields(kind) if f.default is MISSING and f.name not in values]  # type: ignore[arg-type]
+    if missing:
+        raise OptionError(f"no {missing[0]}")
+    return kind(**values)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value is of a field's type: numbers, text, choices, tuples of one type, alternatives."""
+    parts = get_args(hint)
+    if get_origin(hint) is Literal:
+        return any(value == part and type(value) is type(part) for part in parts)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(fits(each, parts[0]) for each in value)
+    if parts:
+        return any(fits(value, part) for part in parts)
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is hint and (hint is not int or abs(value) < 2**62)
 
 
 class Recipe(NamedTuple):

@@ -60,7 +60,20 @@ class Options(TrainOptions):
     """Temperature of the samples shown while training."""
 
     def __post_init__(self) -> None:
+        check(self)
         object.__setattr__(self, "files", tuple(str(Path(name).absolute()) for name in self.files))
+
+
+LEAST = {**AT_LEAST, "words": 3, "validation": 0, "hidden": 1, "layers": 1, "embedding": 0, "dropout": 0, "start": 0,
+         "batch": 1, "window": 1, "sample_length": 1, "sample_temperature": 0}  # fmt: skip
+
+
+def check(options: Options) -> None:
+    """Errors: OptionError naming the option that cannot be."""
+    check_ranges(options, LEAST)
+    for name in ("validation", "dropout", "smoothing"):
+        if getattr(options, name) >= 1:
+            raise OptionError(f"--{name} {getattr(options, name)}: must be below 1")
 
 
 RECIPES: dict[str, Recipe] = {
@@ -76,8 +89,6 @@ RECIPES: dict[str, Recipe] = {
     ),
 }  # fmt: skip
 
-LEAST = {**AT_LEAST, "words": 3, "validation": 0, "hidden": 1, "layers": 1, "embedding": 0, "dropout": 0, "start": 0,
-         "batch": 1, "window": 1, "sample_length": 1, "sample_temperature": 0}  # fmt: skip
 STREAMS = 32  # while training, the validation part is read in so many streams side by side
 
 
@@ -97,8 +108,7 @@ class Text:
     )
 
     def __init__(self, options: Options, files: dict[str, Any] | None = None) -> None:
-        """A new task, or one from a run folder's own `files`. Errors: OptionError, DataError."""
-        check(options)
+        """A new task, or one from a run folder's own `files`. Errors: DataError, OptionError where memory is short."""
         self.options = options
         if files is None:
             self.vocabulary: Vocabulary = build_vocabulary(self._text, options.level, options.words)
@@ -107,17 +117,7 @@ class Text:
             self.vocabulary = vocabulary_from_json(files["vocabulary.json"])
         self.unit = self.vocabulary.unit
         self.guess = math.log(len(self.vocabulary))
-        torch.manual_seed(options.seed)
-        self.model = LanguageModel(
-            len(self.vocabulary),
-            CELLS[options.cell],
-            options.hidden,
-            options.layers,
-            options.embedding,
-            options.dropout,
-        )
-        if options.start is not None:
-            small_start(self.model, options.start)
+        self.model = build_model(options, len(self.vocabulary))
 
     # the data
 
@@ -234,12 +234,17 @@ class Text:
         return torch.tensor([symbols.index(line_end) if line_end in symbols else 0])
 
 
-def check(options: Options) -> None:
-    """Errors: OptionError naming the option that cannot be."""
-    check_ranges(options, LEAST)
-    for name in ("validation", "dropout", "smoothing"):
-        if getattr(options, name) >= 1:
-            raise OptionError(f"--{name} {getattr(options, name)}: must be below 1")
+def build_model(o: Options, symbols: int) -> LanguageModel:
+    """The network, its weights fixed by the seed. Errors: OptionError where it does not fit in memory."""
+    torch.manual_seed(o.seed)
+    try:
+        model = LanguageModel(symbols, CELLS[o.cell], o.hidden, o.layers, o.embedding, o.dropout)
+    except (RuntimeError, MemoryError, OverflowError):
+        sizes = f"--hidden {o.hidden} --layers {o.layers} --embedding {o.embedding}"
+        raise OptionError(f"a model of {sizes} does not fit in memory: choose smaller ones") from None
+    if o.start is not None:
+        small_start(model, o.start)
+    return model
 
 
 def small_start(model: nn.Module, deviation: float) -> None:

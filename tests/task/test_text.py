@@ -169,7 +169,7 @@ def test_options_that_cannot_be():
         "--clip-norm 0": {"clip_norm": 0.0},
     }.items():
         with pytest.raises(OptionError, match=words):
-            Text(Options(**change))
+            Options(**change)
 
 
 def test_a_text_shorter_than_a_window(text_file):
