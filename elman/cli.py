@@ -84,12 +84,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ElmanError as error:
         print(f"elman: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nelman: stopped", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader has had enough, as in: elman sample RUN | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"elman: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nelman: stopped", file=sys.stderr)
+        return 130
 
 
 def run() -> None:
@@ -162,7 +165,7 @@ def resume(task: Any, words: list[str], name: str | None, recipe: Any) -> int:
     """Go on with a run, under its own options; only its bounds and what it prints may be changed."""
     folder = RunFolder.newest(task.name) if name is None else RunFolder.open(name)
     made, config = reopen(folder, task.name)
-    base = recipe or made.options
+    base = replace(recipe or made.options, **dict.fromkeys(BOUNDS))
     asked = parse(task.options_type, words, f"elman train {task.name}", base, "")
     for option in sorted({field.name for field in fields(asked)} - FREE):
         if getattr(asked, option) != getattr(made.options, option):
@@ -170,10 +173,9 @@ def resume(task: Any, words: list[str], name: str | None, recipe: Any) -> int:
                 f"--{option.replace('_', '-')} {getattr(asked, option)}: {folder.path} was begun with "
                 f"{getattr(made.options, option)}, which cannot change on the way; leave it out, or begin a new run"
             )
-    bounds = {bound: getattr(asked, bound) for bound in BOUNDS if getattr(asked, bound) != getattr(base, bound)}
-    if not bounds:
-        bounds = {bound: getattr(made.options, bound) for bound in BOUNDS}
-    made.options = replace(asked, **(dict.fromkeys(BOUNDS) | bounds))
+    if all(getattr(asked, bound) is None for bound in BOUNDS):
+        asked = replace(asked, **{bound: getattr(made.options, bound) for bound in BOUNDS})
+    made.options = asked
     check_same_data(made, config.get("data"), folder)
     return carry_through(made, folder, resumed=True)
 
@@ -186,8 +188,7 @@ def carry_through(task: Any, folder: RunFolder, resumed: bool) -> int:
         return 130
     if task.has_validation:
         show_scores(report.console, task, None)
-    if task.writes:
-        report.say(f"next: elman sample {folder.path}")
+    report.say(f"next: elman sample {folder.path}")
     return 0
 
 
@@ -196,7 +197,7 @@ def carry_through(task: Any, folder: RunFolder, resumed: bool) -> int:
 
 def run_sample(words: list[str]) -> int:
     asked = parse(SampleArguments, words, "elman sample", None, SAMPLE_HELP)
-    task = trained(RunFolder.open(asked.run))
+    task, _ = trained(RunFolder.open(asked.run))
     for piece in task.write(asked):
         sys.stdout.write(piece)
         sys.stdout.flush()
@@ -207,13 +208,13 @@ def run_sample(words: list[str]) -> int:
 def run_score(words: list[str]) -> int:
     asked = parse(ScoreArguments, words, "elman score", None, SCORE_HELP)
     folder = RunFolder.open(asked.run)
-    task = trained(folder)
+    task, config = trained(folder)
     if asked.file is None:
-        check_same_data(task, folder.read_json("config.json").get("data"), folder)
+        check_same_data(task, config.get("data"), folder)
     if asked.json:
         print(json.dumps(task.score(asked.file)))
     else:
-        show_scores(Console(highlight=False, soft_wrap=True), task, asked.file)
+        show_scores(Report().console, task, asked.file)
     return 0
 
 
@@ -249,11 +250,11 @@ def reopen(folder: RunFolder, name: str | None = None) -> tuple[Any, dict[str, A
         ) from None
 
 
-def trained(folder: RunFolder) -> Any:
-    """The task of a run folder, with its trained weights."""
-    task, _ = reopen(folder)
+def trained(folder: RunFolder) -> tuple[Any, dict[str, Any]]:
+    """The task of a run folder, with its trained weights, and its config.json."""
+    task, config = reopen(folder)
     folder.load_into(task.model, "model.safetensors")
-    return task
+    return task, config
 
 
 def parse(options: Any, words: list[str], program: str, default: Any, about: str) -> Any:

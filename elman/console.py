@@ -19,7 +19,7 @@ from elman.task.base import Task
 def in_units(nats: float, unit: str) -> str:
     """A loss for people: nats and bits per symbol, and for words their perplexity."""
     text = f"{nats:.4f} nats/{unit} ({nats / math.log(2):.4f} bits)"
-    return text + f", perplexity {math.exp(nats):.1f}" if unit == "word" else text
+    return text + f", perplexity {math.exp(min(nats, 700.0)):.1f}" if unit == "word" else text
 
 
 def clock(seconds: float) -> str:
@@ -30,7 +30,7 @@ class Report:
     """Prints a training as it goes; the bar only where a person is watching."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or Console(highlight=False, soft_wrap=True, emoji=False)
         self.unit = "symbol"
         self.end = ""
         self.progress: Progress | None = None

@@ -51,7 +51,7 @@ class Training:
     def steps(self) -> float:
         """How many steps this training may take, or infinity."""
         o = self.options
-        bounds = [o.steps, None if o.epochs is None else round(o.epochs * self.task.windows)]
+        bounds = [o.steps, None if o.epochs is None else max(1, round(o.epochs * self.task.windows))]
         return min((bound for bound in bounds if bound is not None), default=math.inf)
 
     @property
@@ -73,11 +73,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self.task.loss(self.step, self.state)
-        if not math.isfinite(loss.nats):
-            raise DivergenceError(
-                f"the loss became {loss.nats} at step {self.step}: lower --rate (now {o.rate:g}) or --clip-norm; "
-                f"{self.folder.path} keeps its last checkpoint"
-            )
+        self.refuse_infinite(loss.nats, "loss")
         self.optimizer.zero_grad(set_to_none=True)
         loss.objective.backward()
         norm = nn.utils.clip_grad_norm_(self.task.model.parameters(), o.clip_norm or math.inf).item()
@@ -89,6 +85,14 @@ class Training:
         self.step += 1
         self.seconds += time.perf_counter() - began
         return {"train": loss.nats, "smoothed": self.smoothed, "norm": norm, "rate": rate}
+
+    def refuse_infinite(self, value: float, what: str) -> None:
+        """Errors: DivergenceError where a loss is no finite number."""
+        if not math.isfinite(value):
+            raise DivergenceError(
+                f"the {what} became {value} at step {self.step}: lower --rate (now {self.options.rate:g}) or "
+                f"--clip-norm; {self.folder.path} keeps its last checkpoint"
+            )
 
     def tensors(self) -> dict[str, Tensor]:
         """All that training goes on from, by name, in tensors that are its own or like its own."""
@@ -153,6 +157,7 @@ class Training:
         loss = self.task.validate()
         self.seconds += time.perf_counter() - began
         if loss is not None:
+            self.refuse_infinite(loss, "validation loss")
             self.log(validation=loss)
             self.report.validation(self.step, self.seconds, loss)
         self.save()
@@ -167,8 +172,10 @@ def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -
     if resume:
         run.load()
         refuse_finished(run)
+        folder.write_json("config.json", describe(task))
     else:
-        write_description(task, folder)
+        folder.write_first(task.files | {"config.json": describe(task)})
+        run.save()
     o = run.options
     report.begin(task, folder, run.step, run.steps, o.seconds)
     with interruptible() as stop, report.bar(run.steps, o.seconds):
@@ -182,21 +189,20 @@ def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -
                 report.line(run.step, run.seconds, measured)
             if run.step % o.validate_every == 0 and run.progress < 1:
                 run.validate()
-        if stop:
+        if run.progress < 1:
             run.save()
         else:
             run.show_sample()
             run.validate()
-    return not stop
+    return run.progress >= 1
 
 
-def write_description(task: Task, folder: RunFolder) -> None:
-    """config.json and the task's own files: all but the weights."""
+def describe(task: Task) -> dict[str, Any]:
+    """config.json: what the task is, under which options, on which data."""
     options = asdict(task.options)
     for name in ("run", "resume"):
         del options[name]
-    config = {"elman": __version__, "task": task.name, "options": options, "data": task.data}
-    folder.write_first(task.files | {"config.json": config})
+    return {"elman": __version__, "task": task.name, "options": options, "data": task.data}
 
 
 def refuse_finished(run: Training) -> None:

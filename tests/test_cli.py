@@ -116,6 +116,23 @@ def test_resume_takes_the_newest_run_and_keeps_its_options(text_file, capsys):
     assert main(["score", "runs/text", str(text_file)]) == 0
 
 
+def test_resume_remembers_its_new_bound_and_takes_an_old_one_beside_another(text_file, capsys):
+    assert train(text_file, "--steps", "4") == 0
+    assert main(["train", "text", "--resume", "--steps", "6"]) == 0
+    assert json.loads((text_file.parent / "runs/text/config.json").read_text())["options"]["steps"] == 6
+    capsys.readouterr()
+    assert main(["train", "text", "--resume", "--epochs", "1", "--steps", "7"]) == 0
+    assert "until 7 steps" in capsys.readouterr().out
+    for bad in (["--steps", "-3"], ["--seconds", "nan"], ["--epochs", "1e300"], ["--report-every", "0"]):
+        refused(capsys, "train", "text", "--resume", *bad)
+
+
+def test_a_sliver_of_an_epoch_is_one_step(text_file, capsys):
+    words = [word for word in SMALL if word not in ("--steps", "6")]
+    assert main(["train", "text", str(text_file), *words, "--epochs", "1e-6"]) == 0
+    assert "until 1 steps" in capsys.readouterr().out
+
+
 def test_recipes_are_presets_that_flags_override(text_file, capsys):
     assert main(["train", "text", str(text_file), "--recipe", "min-char-rnn", "--steps", "3", "--hidden", "7"]) == 0
     config = json.loads((text_file.parent / "runs" / "text" / "config.json").read_text())["options"]
@@ -149,6 +166,8 @@ COMMANDS = {
     "runs/empty is not a whole run folder: config.json is missing": ["sample", "runs/empty"],
     "no run to go on with": ["train", "text", "--resume"],
     "required": ["sample"],
+    "File name too long": ["sample", "x" * 300],
+    "runs is not empty and holds no run: name a new folder": ["train", "text", "fox.txt", "--run", "runs"],
 }
 
 

@@ -37,7 +37,7 @@ def options(text_file):
 
 
 def quiet():
-    return Report(Console(file=io.StringIO(), width=100))
+    return Report(Console(file=io.StringIO(), width=100, emoji=False))
 
 
 def start(options, name, resume=False, task=None):
@@ -198,6 +198,51 @@ def test_a_finished_run_says_that_nothing_is_left(options):
     finished, folder, _ = start(replace(options, steps=25), "one", resume=True)
     assert finished
     assert json.loads(whole_metadata(folder))["step"] == 25
+
+
+def test_ctrl_c_in_the_last_step_is_too_late_to_stop(options):
+    class Late(Text):
+        def loss(self, k, state):
+            if k == 19:
+                signal.raise_signal(signal.SIGINT)
+            return super().loss(k, state)
+
+    finished, folder, _ = start(options, "one", task=Late(options))
+    assert finished
+    assert whole(folder)[0][-1]["step"] == 20
+
+
+def test_a_run_killed_before_its_first_measurement_can_go_on(options):
+    _, straight, _ = start(options, "straight")
+
+    class Early(Text):
+        def loss(self, k, state):
+            raise SystemError("killed")
+
+    with pytest.raises(SystemError):
+        start(options, "broken", task=Early(options))
+    _, broken, _ = start(options, "broken", resume=True)
+    same(whole(straight), whole(broken))
+
+
+def test_a_validation_or_a_sample_that_is_no_number_stops_before_saving(options):
+    class Bursting(Text):
+        def validate(self):
+            return math.inf
+
+    with pytest.raises(DivergenceError, match="the validation loss became inf at step 5"):
+        start(options, "one", task=Bursting(options))
+    task = Text(options)
+    task.model.output.bias.data.fill_(math.nan)
+    with pytest.raises(DivergenceError, match="no longer finite"):
+        task.sample(0)
+
+
+def test_samples_are_printed_as_they_are():
+    report = Report()
+    report.console.file = io.StringIO()
+    report.sample(0, "x = {1:heart:2} a[:100:] [bold]")
+    assert "x = {1:heart:2} a[:100:] [bold]" in report.console.file.getvalue()
 
 
 def test_weight_decay_spares_biases(options):

@@ -8,7 +8,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ class Cell(nn.Module):
         """The names of the states and of the context, read off `step`."""
         if type(self).step is Cell.step:
             self.step()
-        return step_signature(type(self).step, bound=True)
+        return method_signature(type(self).step)
 
     def initial(self, batch_size: int) -> State:
         """The state before the first step: (B, width) each, zeros unless `learn_initial` was called."""
@@ -100,13 +100,25 @@ class Signature:
 @cache
 def state_type(names: tuple[str, ...]) -> Any:
     """A named tuple with one field a state."""
-    return namedtuple("State", names)
+    kind = namedtuple("State", names)  # type: ignore[misc]
+    kind.__reduce__ = lambda self: (make_state, (names, *tuple(self)))  # type: ignore
+    return kind
 
 
-@lru_cache(maxsize=1024)
-def step_signature(step: Callable[..., Any], bound: bool = False) -> Signature:
-    """Read the names of state and context off ``step(x, <states>, *, <context>)``; with `bound`, skip ``self``."""
-    parameters = list(inspect.signature(step).parameters.values())[1 if bound else 0 :]
+def make_state(names: tuple[str, ...], *values: Tensor) -> State:
+    """The state of these names: what a saved or copied state is rebuilt by."""
+    return state_type(names)(*values)
+
+
+@cache
+def method_signature(step: Callable[..., Any]) -> Signature:
+    """The signature of a class's own ``step(self, ...)``, read once."""
+    return step_signature(step, skip=1)
+
+
+def step_signature(step: Callable[..., Any], skip: int = 0) -> Signature:
+    """Read the names of state and context off ``step(x, <states>, *, <context>)``, after `skip` arguments."""
+    parameters = list(inspect.signature(step).parameters.values())[skip:]
     name = getattr(step, "__qualname__", repr(step))
     if any(p.kind is p.VAR_POSITIONAL or p.kind is p.VAR_KEYWORD for p in parameters):
         raise CellError(
@@ -115,6 +127,8 @@ def step_signature(step: Callable[..., Any], bound: bool = False) -> Signature:
     positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
     if not positional:
         raise CellError(f"{name}: a step takes x and then its states, as in step(x, h); got no argument")
+    for hidden in (p for p in positional[1:] if p.startswith("_")):
+        raise CellError(f"{name}: a state's name cannot begin with an underscore; rename {hidden!r}")
     context = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     return Signature(
         state=tuple(positional[1:]),

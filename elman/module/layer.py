@@ -63,8 +63,9 @@ class Layer(nn.Module, ABC):
         x = self._input(x)
         rows = Rows(self._active(lengths, x), self._reset(reset, x))
         self._check_context(context)
+        watch = (watch,) if isinstance(watch, str) else tuple(dict.fromkeys(watch))
         state = self.check_state(self.initial(x.shape[1]) if state is None else state, x)
-        y, state, seen = self.run(x, state, rows, (watch,) if isinstance(watch, str) else tuple(watch), context)
+        y, state, seen = self.run(x, state, rows, watch, context)
         if self.batch_first:
             y, seen = y.transpose(0, 1), transposed(seen)
         return (y, state, seen) if watch else (y, state)
@@ -84,7 +85,7 @@ class Layer(nn.Module, ABC):
         T, B = x.shape[:2]
         count = torch.as_tensor(lengths, device=x.device)
         if count.shape != (B,) or count.dtype.is_floating_point or count.dtype == torch.bool:
-            raise InputError(f"lengths must be {B} whole numbers, one a row; got {describe_lengths(count)}")
+            raise InputError(f"lengths must be {B} whole numbers, one a row; got {tuple(count.shape)} of {count.dtype}")
         if count.min() < 0 or count.max() > T:
             raise InputError(f"lengths must lie in 0..{T}, the number of steps; got {count.min()}..{count.max()}")
         return torch.arange(T, device=x.device)[:, None] < count
@@ -125,8 +126,3 @@ def transposed(seen: Any) -> Any:
     if isinstance(seen, dict):
         return {name: value.transpose(0, 1) for name, value in seen.items()}
     return tuple(map(transposed, seen))
-
-
-def describe_lengths(count: Tensor) -> str:
-    """Lengths that do not fit, in a few words."""
-    return f"shape {tuple(count.shape)} of {count.dtype}"

@@ -52,7 +52,7 @@ def unroll(
     """
     resets, active = rows.before(reverse), rows.active
     if active is not None:
-        x = x.masked_fill(~column(active, x), 0)  # what lies in the padding must not reach a gradient
+        x = without_padding(x, active)
     ys: list[Tensor] = []
     seen: dict[str, list[Tensor]] = {name: [] for name in watch}
     for t in reversed(range(len(x))) if reverse else range(len(x)):
@@ -80,16 +80,25 @@ def one_step(
 ) -> tuple[Tensor, State, dict[str, Tensor]]:
     """y, the new state and what was watched, checked against the contract."""
     values: dict[str, Tensor] = {}
+    before = versions(x, *state)
     if watch:
         with watched() as values:
             result = step(x, *state, **context)
         check_watch(watch, values, signature)
     else:
         result = step(x, *state, **context)
-    return *checked(result, step, signature, state), values
+    if versions(x, *state) != before:
+        name = getattr(step, "__qualname__", "step")
+        raise CellError(f"{name} changes its input or its state in place; write h = h + x in place of h += x")
+    return *checked(result, step, signature, x, state), values
 
 
-def checked(result: Any, step: Step, signature: Signature, state: State) -> tuple[Tensor, State]:
+def versions(*values: Tensor) -> list[int]:
+    """How often each tensor was written to; inference tensors do not count it."""
+    return [0 if value.is_inference() else value._version for value in values]
+
+
+def checked(result: Any, step: Step, signature: Signature, x: Tensor, state: State) -> tuple[Tensor, State]:
     """What a step returned, or a CellError that says how it breaks the contract."""
     name, names = getattr(step, "__qualname__", "step"), ", ".join(signature.state)
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
@@ -107,8 +116,8 @@ def checked(result: Any, step: Step, signature: Signature, state: State) -> tupl
                 f"{name}: state '{field}' goes in as {describe(old)} and comes out as {describe(value)}; "
                 "a state keeps its shape -- set state_sizes if its width is not hidden_size"
             )
-    if not isinstance(y, Tensor) or y.dim() < 1:
-        raise CellError(f"{name} must return a tensor y of shape (B, width); got {describe(y)}")
+    if not isinstance(y, Tensor) or y.shape[:1] != x.shape[:1]:
+        raise CellError(f"{name} must return a tensor y of shape (B={len(x)}, width); got {describe(y)}")
     return y, signature.State(*new)
 
 
@@ -118,6 +127,15 @@ def check_watch(watch: Sequence[str], values: Mapping[str, Tensor], signature: S
     for name in watch:
         if name not in known:
             raise InputError(f"watch: the step names no {name!r}; it has {', '.join(known)}")
+
+
+def without_padding(x: Tensor, active: Tensor) -> Tensor:
+    """x with each row's padding replaced by its own first input, zero in a row without any.
+
+    What lies in the padding must not reach a gradient, not even as 0 * NaN; a row's own input cannot do it harm.
+    """
+    first = x[:1].detach().masked_fill(~column(active[:1], x), 0)
+    return torch.where(column(active, x), x, first)
 
 
 def column(mask: Tensor, value: Tensor) -> Tensor:

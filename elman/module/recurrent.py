@@ -112,8 +112,8 @@ def check_state(state: Any, signature: Signature, sizes: Mapping[str, int | None
         fits = isinstance(value, Tensor) and value.dim() >= 2 and value.shape[0] == x.shape[1]
         if not fits or (size is not None and tuple(value.shape[1:]) != (size,)):
             raise InputError(f"state '{name}' must be a tensor (B={x.shape[1]}, {wide}); got {describe(value)}")
-    dtype = x.dtype if x.is_floating_point() else None
-    return signature.State(*(value.to(device=x.device, dtype=dtype) for value in state))
+    real = x.is_floating_point()
+    return signature.State(*(value.to(x if real and value.is_floating_point() else x.device) for value in state))
 
 
 def describe_state(state: Any) -> str:

@@ -70,7 +70,7 @@ def check_ranges(options: object, least: Mapping[str, float]) -> None:
         value = getattr(options, name)
         if value is not None and not low <= value < float("inf"):
             raise OptionError(f"--{name.replace('_', '-')} {value}: must be at least {low:g}")
-        if isinstance(value, int) and value >= 2**62:
+        if value is not None and value >= 2**62:
             raise OptionError(f"--{name.replace('_', '-')} {value}: must be below 2 to the 62")
 
 
@@ -162,9 +162,4 @@ class Task(Protocol):
     def validate(self) -> float | None: ...
     def score(self, path: str | None = None, tick: Callable[[int], None] = ...) -> dict[str, float | None]: ...
     def sample(self, k: int) -> str: ...
-
-
-class Writer(Protocol):
-    """A task whose model writes text, one symbol after another."""
-
     def write(self, options: SampleOptions) -> Iterator[str]: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from elman.cell import GRU, LSTM, Cell, Elman, ElmanReLU
 from elman.data.text import Streams
+from elman.errors import DivergenceError
 from elman.module import Stacked
 
 CELLS: dict[str, type[Cell]] = {"elman": Elman, "elman-relu": ElmanReLU, "gru": GRU, "lstm": LSTM}
@@ -114,6 +116,8 @@ def write(
 
 def choose(logits: Tensor, temperature: float, top_k: int | None, draw: torch.Generator) -> Tensor:
     """One symbol number from logits (V,)."""
+    if not logits.isfinite().all():
+        raise DivergenceError("the network's outputs are no longer finite numbers: train it again with a lower --rate")
     if temperature == 0:
         return logits.argmax()
     scaled = (logits.double() - logits.max()) / temperature
@@ -128,16 +132,13 @@ def predict(model: LanguageModel, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         return model(x, state)
 
 
-class inference:
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
     """No dropout and no gradient while the block runs; the model's mode is as before after it."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.mode, self.no_grad = model, model.training, torch.no_grad()
-
-    def __enter__(self) -> None:
-        self.model.eval()
-        self.no_grad.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self.no_grad.__exit__(*error)
-        self.model.train(self.mode)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

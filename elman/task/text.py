@@ -77,7 +77,7 @@ def check(options: Options) -> None:
 
 
 RECIPES: dict[str, Recipe] = {
-    "default": Recipe(Options(), 1200, "a small LSTM, minutes on two cores"),
+    "default": Recipe(Options(), 1000, "a small LSTM, minutes on two cores"),
     "min-char-rnn": Recipe(
         Options(
             validation=0.0, cell="elman", hidden=100, embedding=0, start=0.01, batch=1, window=25, loss="window",
@@ -98,7 +98,6 @@ class Text:
     name: ClassVar[str] = "text"
     options_type: ClassVar[type[Options]] = Options
     recipes: ClassVar[dict[str, Recipe]] = RECIPES
-    writes: ClassVar[bool] = True
     examples: ClassVar[tuple[str, ...]] = (
         "elman train text                                  learn Python from its standard library",
         "elman train text shakespeare.txt --seconds 600    your own text, ten minutes",

@@ -1,5 +1,7 @@
 """The contracts of a layer, over cells, directions, odd sizes and types, against the oracle."""
 
+import copy
+
 import oracle
 import pytest
 import torch
@@ -238,6 +240,40 @@ def test_watched_values_states_and_their_gradients():
     close(seen["c"], seen["forget_gate"] * before + seen["input_gate"] * a.chunk(4, -1)[2].tanh())
     (gradient,) = torch.autograd.grad(seen["forget_gate"][-1].sum(), state[0])
     assert gradient.abs().max() > 0
+
+
+def test_a_name_watched_twice_is_watched_once():
+    _, _, seen = elman.Recurrent(elman.cell.GRU(3, 4))(torch.randn(5, 2, 3), watch=("h", "h"))
+    assert seen["h"].shape == (5, 2, 4)
+
+
+def test_states_are_copied_and_saved_like_tuples():
+    _, state = elman.Recurrent(elman.cell.LSTM(3, 4))(torch.randn(5, 2, 3))
+    again = copy.deepcopy(type(state)(*(value.detach() for value in state)))
+    assert type(again) is type(state)
+    assert torch.equal(again.c, state.c)
+
+
+def test_padding_reaches_no_gradient_even_where_zero_would():
+    def step(x, h, *, w):
+        h = h + w * x / x.norm(dim=-1, keepdim=True)
+        return h, (h,)
+
+    w = torch.ones(2, requires_grad=True)
+    x = torch.ones(4, 3, 2)
+    x[2:, 1] = float("inf")
+    y, _ = elman.scan(step, x, torch.zeros(3, 2), lengths=[4, 2, 4], w=w)
+    y.sum().backward()
+    assert y.isfinite().all()
+    assert w.grad.isfinite().all()
+
+
+def test_a_whole_number_in_the_state_stays_whole():
+    def step(x, count):
+        return x, (count + 1,)
+
+    _, (count,) = elman.scan(step, torch.ones(1000, 1, 1, dtype=torch.bfloat16), torch.zeros(1, 1, dtype=torch.long))
+    assert count.item() == 1000
 
 
 def test_watched_values_of_several_layers_come_layer_by_layer_and_end_with_the_row():

@@ -98,8 +98,11 @@ BROKEN = {
     ),
     "y no tensor": (
         lambda: run(lambda self, x, h: (1.0, (h,))),
-        "must return a tensor y of shape (B, width); got a float",
+        "must return a tensor y of shape (B=2, width); got a float",
     ),
+    "an in-place step": (lambda: run(in_place), "changes its input or its state in place; write h = h + x"),
+    "y of no batch": (lambda: run(lambda self, x, h: (h.sum(0), (h,))), "must return a tensor y of shape (B=2, width)"),
+    "a hidden name": (lambda: run(lambda self, x, _h: (_h, (_h,))), "cannot begin with an underscore; rename '_h'"),
     "watched twice": (
         lambda: elman.Recurrent(cell_with(twice))(X, watch=("a",)),
         "watch('a') was called twice in one step",
@@ -109,6 +112,11 @@ BROKEN = {
 
 def run(step):
     return elman.Recurrent(cell_with(step))(X)
+
+
+def in_place(self, x, h):
+    h += 1
+    return h, (h,)
 
 
 def twice(self, x, h):
