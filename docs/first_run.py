@@ -11,7 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-SHOWN = (0, 100, 400, 1200)  # steps whose samples stand beside the curve
+SHOWN = (0, 100, 400, 1000)  # steps whose samples stand beside the curve
 
 
 def samples(path: Path) -> dict[int, str]:
