@@ -30,18 +30,14 @@ class RunFolder:
     def create(cls, name: str | None, task: str) -> RunFolder:
         """A new folder: the named one, which must not hold a run yet, or runs/TASK, runs/TASK-2, ..."""
         path = Path(name) if name else cls._free(task)
+        if (path / "config.json").exists():
+            raise RunError(f"{path} already holds a run: go on with it by --resume, or name another folder with --run")
         try:
-            if (path / "config.json").exists():
-                raise RunError(
-                    f"{path} already holds a run: go on with it by --resume, or name another folder with --run"
-                )
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise RunError(f"{path} is not empty and holds no run: name a new folder with --run")
-        except RunError:
-            raise
         except OSError as error:
             raise RunError(f"cannot make the run folder {path}: {error.strerror}; name another with --run") from None
+        if any(path.iterdir()):
+            raise RunError(f"{path} is not empty and holds no run: name a new folder with --run")
         return cls(path)
 
     @staticmethod
