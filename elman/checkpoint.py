@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +70,15 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         self._replace(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
-    def write_first(self, files: Mapping[str, Any]) -> None:
-        """The JSON files that a new run begins with: all of them, or none and no folder."""
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """A new folder, filled while the block runs: with all that it writes, or with nothing, and no folder."""
         try:
-            for name, value in files.items():
-                self.write_json(name, value)
-        except RunError:
-            for name in files:
-                (self.path / name).unlink(missing_ok=True)
-            if not any(self.path.iterdir()):
-                self.path.rmdir()
+            yield
+        except BaseException:
+            for path in self.path.iterdir():  # it was empty when it was made
+                path.unlink()
+            self.path.rmdir()
             raise
 
     def read_json(self, name: str) -> Any:
@@ -158,7 +158,7 @@ class RunFolder:
 
     def _unwritable(self, name: str, error: OSError) -> RunError:
         what = f"cannot write {self.path / name}: {error.strerror}"
-        if not (self.path / "training.safetensors").exists():
+        if not (self.path / "config.json").exists():
             return RunError(f"{what}; nothing was saved: free some space, or name another folder with --run")
         return RunError(
             f"{what}; the last good checkpoint stays: free some space or mend the folder, then go on with "

@@ -232,7 +232,7 @@ def show_scores(console: Console, task: Any, file: str | None) -> None:
 
 
 def reopen(folder: RunFolder, name: str | None = None) -> tuple[Any, dict[str, Any]]:
-    """The task of a run folder, without its weights, and config.json with the task's other files. Errors: RunError."""
+    """The task of a run folder, without its weights, and its config.json. Errors: RunError."""
     config = folder.read_json("config.json")
     known = isinstance(config, dict) and isinstance(config.get("task"), str) and config["task"] in TASKS
     if not known:
@@ -242,8 +242,7 @@ def reopen(folder: RunFolder, name: str | None = None) -> tuple[Any, dict[str, A
     task = TASKS[config["task"]]
     try:
         options = from_json(task.options_type, config.get("options"))
-        config["files"] = {"vocabulary.json": folder.read_json("vocabulary.json")}
-        return task(options, config["files"]), config
+        return task(options, {name: folder.read_json(name) for name in task.file_names}), config
     except (KeyError, OptionError, DataError) as error:
         raise RunError(
             f"{folder.path} does not fit this version of elman ({error}); restore it, or train again"

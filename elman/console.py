@@ -57,21 +57,22 @@ class Report:
         self.mark = (step, time.perf_counter())
 
     @contextmanager
-    def bar(self, steps: float, seconds: float | None) -> Iterator[None]:
-        """A progress bar with the time left, by steps or by time, whichever ends first, while the block runs."""
+    def bar(self) -> Iterator[None]:
+        """A progress bar with the time left, while the block runs."""
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         watched = self.console.is_terminal
         with Progress(
             *columns, TextColumn("left"), TimeRemainingColumn(), console=self.console, disable=not watched
         ) as bar:
-            self.progress, self.bounds = bar, (steps, seconds or math.inf)
+            self.progress = bar
             self.row = bar.add_task("training", total=1.0)
             yield
         self.progress = None
 
-    def tick(self, step: int, seconds: float) -> None:
+    def tick(self, done: float) -> None:
+        """Move the bar to the part that is done, 0 to 1."""
         if self.progress is not None:
-            self.progress.update(self.row, completed=max(step / self.bounds[0], seconds / self.bounds[1]))
+            self.progress.update(self.row, completed=done)
 
     def line(self, step: int, seconds: float, measured: Mapping[str, float]) -> None:
         """Time, step, training loss, gradient norm, rate, steps per second since the last line."""

@@ -131,7 +131,7 @@ class Training:
         except (ValueError, RecursionError, RuntimeError) as error:
             raise RunError(f"{where} is damaged ({error}); restore it, or train again") from None
         self.task.model.load_state_dict(
-            {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
+            {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
         )
         self.state = rebuild(self.state, tensors, "state")
         for i, parameter in enumerate(self.parameters if self.step else []):
@@ -174,16 +174,19 @@ def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -
         refuse_finished(run)
         folder.write_json("config.json", describe(task))
     else:
-        folder.write_first(task.files | {"config.json": describe(task)})
-        run.save()
+        with folder.whole():
+            for name, value in task.files.items():
+                folder.write_json(name, value)
+            run.save()
+            folder.write_json("config.json", describe(task))  # last: where it is, there is a run
     o = run.options
     report.begin(task, folder, run.step, run.steps, o.seconds)
-    with interruptible() as stop, report.bar(run.steps, o.seconds):
+    with interruptible() as stop, report.bar():
         while run.progress < 1 and not stop:
             if run.step % o.sample_every == 0:
                 run.show_sample()
             measured = run.advance()
-            report.tick(run.step, run.seconds)
+            report.tick(run.progress)
             if run.step % o.report_every == 0:
                 run.log(**measured)
                 report.line(run.step, run.seconds, measured)

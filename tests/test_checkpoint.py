@@ -60,6 +60,7 @@ def test_tensors_and_json_come_back(folder):
 
 def test_a_full_disk_keeps_the_old_file_whole(folder, monkeypatch):
     folder.write_tensors("training.safetensors", {"a": torch.ones(3)})
+    folder.write_json("config.json", {})
     whole = (folder.path / "training.safetensors").read_bytes()
 
     def full(number):
@@ -71,7 +72,18 @@ def test_a_full_disk_keeps_the_old_file_whole(folder, monkeypatch):
     ):
         folder.write_tensors("training.safetensors", {"a": torch.zeros(3)})
     assert (folder.path / "training.safetensors").read_bytes() == whole
-    assert os.listdir(folder.path) == ["training.safetensors"]
+    assert sorted(os.listdir(folder.path)) == ["config.json", "training.safetensors"]
+
+
+def test_a_new_folder_is_whole_or_not_there(folder):
+    def stopped():
+        with folder.whole():
+            folder.write_json("vocabulary.json", {})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert not folder.path.exists()
 
 
 def test_missing_and_damaged_files_are_named(folder):

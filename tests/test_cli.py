@@ -349,8 +349,9 @@ def test_a_full_disk_while_saving_keeps_the_last_good_checkpoint(run, capsys):
     assert main(["train", "text", "--resume", "--steps", "9"]) == 0
 
 
-def test_a_disk_full_from_the_start_leaves_no_folder(text_file):
-    child = command("train", "text", str(text_file), *SMALL, preexec_fn=lambda: limited(10))
+@pytest.mark.parametrize("size", [10, 3000], ids=["for nothing", "for all but the weights"])
+def test_a_disk_full_from_the_start_leaves_no_folder(text_file, size):
+    child = command("train", "text", str(text_file), *SMALL, preexec_fn=lambda: limited(size))
     _, said = child.communicate()
     assert child.returncode == 2
     assert "nothing was saved: free some space, or name another folder with --run" in said

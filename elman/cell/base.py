@@ -34,7 +34,7 @@ class Cell(nn.Module):
 
     Shapes: x (B, I), each state (B, its width), y (B, any width). State widths default to `hidden_size`; a cell whose
     states differ sets ``self.state_sizes = {"h": 5, "c": 7}`` after ``super().__init__``.
-    Errors: CellError when `step` is missing, takes ``*args``, or repeats an argument's name as context.
+    Errors: CellError when `step` is missing, takes ``*args``, or gives a state a name that begins with an underscore.
     """
 
     state_sizes: dict[str, int]

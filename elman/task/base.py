@@ -141,6 +141,8 @@ class Task(Protocol):
     """Data, model, loss and score of one kind of work: all that the training loop and the command line see of it."""
 
     name: ClassVar[str]
+    file_names: ClassVar[tuple[str, ...]]
+    """The names of `files`."""
     options: Any
     model: nn.Module
     files: dict[str, Any]

@@ -96,6 +96,7 @@ class Text:
     """The task itself: a text, a language model, cross entropy."""
 
     name: ClassVar[str] = "text"
+    file_names: ClassVar[tuple[str, ...]] = ("vocabulary.json",)
     options_type: ClassVar[type[Options]] = Options
     recipes: ClassVar[dict[str, Recipe]] = RECIPES
     examples: ClassVar[tuple[str, ...]] = (
@@ -111,7 +112,7 @@ class Text:
         self.options = options
         if files is None:
             self.vocabulary: Vocabulary = build_vocabulary(self._text, options.level, options.words)
-            Streams(self.training, options.batch, options.window)  # too short a text is refused before all else
+            self._streams = Streams(self.training, options.batch, options.window)  # refuses too short a text first
         else:
             self.vocabulary = vocabulary_from_json(files["vocabulary.json"])
         self.unit = self.vocabulary.unit
