@@ -2,12 +2,22 @@
 
 from elman import cell
 from elman.cell import Cell, watch
-from elman.errors import CellError, DataError, DivergenceError, ElmanError, InputError, OptionError, RunError
-from elman.module import Bidirectional, Layer, Recurrent, Stacked, scan
+from elman.errors import (
+    BackendWarning,
+    CellError,
+    DataError,
+    DivergenceError,
+    ElmanError,
+    InputError,
+    OptionError,
+    RunError,
+)
+from elman.module import Bidirectional, Layer, Recurrent, Stacked, backend, scan
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BackendWarning",
     "Bidirectional",
     "Cell",
     "CellError",
@@ -20,6 +30,7 @@ __all__ = [
     "Recurrent",
     "RunError",
     "Stacked",
+    "backend",
     "cell",
     "scan",
     "watch",

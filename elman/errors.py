@@ -39,3 +39,7 @@ class DivergenceError(ElmanError, ArithmeticError):
 
 class RunError(ElmanError, OSError):
     """A run folder is missing, damaged, or cannot be written."""
+
+
+class BackendWarning(UserWarning):
+    """A layer runs in a slower way than it could: on the reference or the plain backend. Said once a reason."""

@@ -6,8 +6,8 @@ import sys
 import elman
 
 DOOR = """
-Bidirectional Cell CellError DataError DivergenceError ElmanError InputError Layer OptionError Recurrent RunError
-Stacked cell scan watch"""
+BackendWarning Bidirectional Cell CellError DataError DivergenceError ElmanError InputError Layer OptionError Recurrent
+RunError Stacked backend cell scan watch"""
 
 
 def test_the_door_is_what_it_says():

@@ -11,7 +11,8 @@ ROOT = Path(elman.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "cell": {"errors"},
-    "module": {"errors", "cell"},
+    "compiler": {"errors"},
+    "module": {"errors", "cell", "compiler"},
     "data": {"errors"},
     "task": {"errors", "cell", "module", "data"},
     "checkpoint": {"errors"},

@@ -1,7 +1,8 @@
 """Layers: a cell unfolded over time, stacked, in both directions."""
 
+from elman.module.backends import backend
 from elman.module.layer import Layer
 from elman.module.recurrent import Recurrent, scan
 from elman.module.stacked import Bidirectional, Stacked
 
-__all__ = ["Bidirectional", "Layer", "Recurrent", "Stacked", "scan"]
+__all__ = ["Bidirectional", "Layer", "Recurrent", "Stacked", "backend", "scan"]

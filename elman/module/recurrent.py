@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from elman.cell.base import Cell, Signature, State, step_signature
-from elman.errors import CellError, InputError
+from elman.errors import CellError, InputError, OptionError
+from elman.module.backends import Recurrence, owner_of, unfold
 from elman.module.layer import Layer
-from elman.module.plain import Rows, describe, unroll
+from elman.module.plain import Rows, describe
 
 
 class Recurrent(Layer):
@@ -21,17 +22,30 @@ class Recurrent(Layer):
         y, state = layer(more, state)    # goes on where it stopped
 
     With `reverse`, time runs from each row's last step to its first, and the returned state is that after step 0.
-    With `batch_first`, x and y are (B, T, width). See `Layer.forward` for lengths, reset, watch and context.
+    With `batch_first`, x and y are (B, T, width). With `strict`, a step that cannot be compiled is an error; else it
+    runs as a Python loop and says so. `checkpoint`: for backward keep only the state before every so many steps
+    ("sqrt": the square root of T) and compute the rest again: far less memory, somewhat more time. See `Layer.forward`
+    for lengths, reset, watch and context.
     Errors: CellError where the cell is none or its step breaks the contract; InputError where tensors do not fit.
     """
 
-    def __init__(self, cell: Cell, *, reverse: bool = False, batch_first: bool = False) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        *,
+        reverse: bool = False,
+        batch_first: bool = False,
+        strict: bool = False,
+        checkpoint: int | Literal["sqrt"] | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(cell, Cell):
             raise CellError(f"Recurrent takes an elman.Cell, got {describe(cell)}; a bare function goes to elman.scan")
         self.cell = cell
         self.reverse = reverse
         self.batch_first = batch_first
+        self.strict = strict
+        self.checkpoint = checked_checkpoint(checkpoint)
 
     def initial(self, batch_size: int) -> State:
         return self.cell.initial(batch_size)
@@ -53,12 +67,23 @@ class Recurrent(Layer):
         if rows.reset is not None:
             first = self.check_state(self.initial(x.shape[1]), x)
         own = {name: value for name, value in context.items() if name in self.cell.signature.context}
-        return unroll(
-            self.cell.step, self.cell.signature, x, state, first, rows, reverse=self.reverse, watch=watch, context=own
-        )
+        return unfold(self.recurrence(), x, state, first, rows, watch, own)
+
+    def recurrence(self) -> Recurrence:
+        """What is unfolded, and how."""
+        return Recurrence(self.cell, self.cell.step, self.cell.signature, self.reverse, self.strict, self.checkpoint)
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{flag}=True" for flag in ("reverse", "batch_first") if getattr(self, flag))
+        flags = [f"{flag}=True" for flag in ("reverse", "batch_first", "strict") if getattr(self, flag)]
+        return ", ".join([*flags, *([f"checkpoint={self.checkpoint!r}"] if self.checkpoint else [])])
+
+
+def checked_checkpoint(given: Any) -> int | Literal["sqrt"] | None:
+    """The option as it is, or an OptionError."""
+    whole = isinstance(given, int) and not isinstance(given, bool) and given >= 1
+    if given is None or given == "sqrt" or whole:
+        return given
+    raise OptionError(f'checkpoint must be a number of steps of at least 1, "sqrt" or None; got {given!r}')
 
 
 class _Function(Layer):
@@ -83,7 +108,7 @@ class _Function(Layer):
     def run(
         self, x: Tensor, state: State, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]
     ) -> tuple[Any, ...]:
-        return unroll(self.step, self.signature, x, state, state, rows, watch=watch, context=context)
+        return unfold(Recurrence(owner_of(self.step), self.step, self.signature), x, state, state, rows, watch, context)
 
 
 def scan(step: Callable[..., Any], x: Tensor, state: Any, **options: Any) -> tuple[Any, ...]:

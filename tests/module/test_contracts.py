@@ -18,6 +18,13 @@ types = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f
 directions = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
 
+@pytest.fixture(params=["plain", "reference", "fused"], autouse=True)
+def backend(request):
+    """Every contract holds for every way of running."""
+    with elman.backend(request.param):
+        yield request.param
+
+
 def scalar(y, state):
     """One number that every output and every last state enters, each with its own weight."""
     torch.manual_seed(7)
@@ -268,6 +275,7 @@ def test_padding_reaches_no_gradient_even_where_zero_would():
     assert w.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("backend", ["plain"], indirect=True)
 def test_a_whole_number_in_the_state_stays_whole():
     def step(x, count):
         return x, (count + 1,)
@@ -293,6 +301,7 @@ def test_watching_changes_nothing_and_is_over_when_the_call_is():
     cell.step(x[0], *state)  # outside a layer, watch is silent
 
 
+@pytest.mark.parametrize("backend", ["plain"], indirect=True)
 def test_an_integer_x_leaves_the_state_its_own_type():
     class Tally(elman.Cell):
         def __init__(self):

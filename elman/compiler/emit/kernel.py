@@ -1,0 +1,380 @@
+"""One kernel for a whole sequence: the steps of a plan as LLVM code.
+
+The kernel is called as kernel(block, thread, threads). It splits the work in one of two ways, told by the block: rows
+of the batch (each thread runs all steps for its rows, without waiting), or panels of the products (for small batches:
+every thread computes all rows, each its share of the columns of a product, and they meet after each product).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from elman.compiler.emit import vectormath
+from elman.compiler.emit.llvm import Build, Value, i64, pointer
+from elman.compiler.emit.plan import Phase, Place, Plan, Sweep, needs
+from elman.compiler.graph import Node, Op
+
+FIXED_SLOTS = ("T", "B", "parts", "per_part", "by_panel", "scratch", "shared", "flags", "product", "pack")
+
+
+def apply(build: Build, node: Node, *src: Value) -> Value:
+    """One pointwise op on vectors."""
+    return VECTOR[node.op](build, *src)
+
+
+def softplus(build: Build, a: Value) -> Value:
+    """log(1 + exp(a)) without overflow."""
+    far = vectormath.log1p(build, vectormath.exp(build, build.neg(build.abs(a))))
+    return build.add(build.maximum(a, build.k(0.0)), far)
+
+
+VECTOR: dict[Op, Callable[..., Value]] = {
+    Op.ADD: lambda b, x, y: b.add(x, y),
+    Op.SUB: lambda b, x, y: b.sub(x, y),
+    Op.MUL: lambda b, x, y: b.mul(x, y),
+    Op.DIV: lambda b, x, y: b.div(x, y),
+    Op.NEG: lambda b, x: b.neg(x),
+    Op.EXP: vectormath.exp,
+    Op.EXPM1: vectormath.expm1,
+    Op.LOG: vectormath.log,
+    Op.LOG1P: vectormath.log1p,
+    Op.SQRT: lambda b, x: b.sqrt(x),
+    Op.ABS: lambda b, x: b.abs(x),
+    Op.ERF: vectormath.erf,
+    Op.SIN: vectormath.sin,
+    Op.COS: vectormath.cos,
+    Op.SIGMOID: vectormath.sigmoid,
+    Op.TANH: vectormath.tanh,
+    Op.SOFTPLUS: softplus,
+    Op.MAX: lambda b, x, y: b.maximum(x, y),
+    Op.MIN: lambda b, x, y: b.minimum(x, y),
+    Op.LT: lambda b, x, y: b.lt(x, y),
+    Op.LE: lambda b, x, y: b.le(x, y),
+    Op.EQ: lambda b, x, y: b.eq(x, y),
+    Op.WHERE: lambda b, c, x, y: b.where(c, x, y),
+    Op.DETACH: lambda b, x: x,
+}
+
+
+class Layout:
+    """Names of the 8-byte slots of the block, and how temporary rows share the scratch of a part."""
+
+    def __init__(self, plan: Plan, panel: int) -> None:
+        self.slots = {name: i for i, name in enumerate(FIXED_SLOTS)}
+        for i in range(len(plan.streams)):
+            self._add(f"stream{i}", f"stream{i}.t", f"stream{i}.r")
+        for i in range(len(plan.vectors)):
+            self._add(f"vector{i}")
+        for i in range(len(plan.weights)):
+            self._add(f"weight{i}", f"weight{i}.k", f"weight{i}.n", f"packed{i}")
+        for name in plan.loop.carried:
+            self._add(f"first:{name}", f"first:{name}.r", f"last:{name}", f"path:{name}")
+        for i in range(len(plan.stored)):
+            self._add(f"stored{i}")
+        for i in range(len(plan.totals)):
+            self._add(f"total{i}")
+        self.rows: dict[object, tuple[int, int]] = {}  # key -> (elements before it per row, elements of its own row)
+        self.per_row = 0
+        for node in plan.temps:
+            self._row(node, -(-node.width // panel) * panel)
+        for name, node in plan.loop.carried.items():
+            self._row(f"ring:{name}", 2 * node.width)
+        for node in plan.stored:
+            self._row(("own", node), node.width)
+        self.shared: dict[Node, int] = {}  # product -> elements before it per row, in each half of the shared scratch
+        self.shared_per_row = 0
+        for node in plan.temps:
+            if node.op is Op.MATMUL:
+                self.shared[node] = self.shared_per_row
+                self.shared_per_row += -(-node.width // panel) * panel
+
+    def _add(self, *names: str) -> None:
+        for name in names:
+            self.slots[name] = len(self.slots)
+
+    def _row(self, key: object, width: int) -> None:
+        self.rows[key] = (self.per_row, width)
+        self.per_row += width
+
+
+@dataclass
+class Rows:
+    """Where a value's rows are at this step: a pointer to the first of this part, elements from row to row."""
+
+    start: Value
+    stride: Value | int
+
+
+class Kernel:
+    """Writes one kernel into a module."""
+
+    def __init__(self, plan: Plan, build: Build) -> None:
+        self.plan, self.build = plan, build
+        self.layout = Layout(plan, build.panel)
+        self.barriers = max(sum(len(phase.products) for phase in plan.phases), 1)
+
+    def write(self) -> None:
+        """kernel(block, thread, threads)."""
+        build = self.build
+        with build.function("kernel", [pointer, i64, i64]) as (block, thread, threads):
+            self.block, self.thread, self.threads = block, thread, threads
+            restore = build.flush_denormals()
+            self.T, self.B, self.parts, self.per_part, mode = map(self.integer, FIXED_SLOTS[:5])
+            self.by_panel = build.compare("!=", mode, 0)
+            self.pack()
+            rest = build.sub_int(build.add_int(self.parts, build.sub_int(threads, 1)), thread)
+            mine = build.b.select(self.by_panel, build.c(1), build.div_int(rest, threads))
+            build.loop(mine, lambda i, _: self.part(i))
+            restore()
+
+    def integer(self, name: str) -> Value:
+        return self.build.read_int(self.block, self.layout.slots[name])
+
+    def address(self, name: str) -> Value:
+        return self.build.read_pointer(self.block, self.layout.slots[name])
+
+    def pack(self) -> None:
+        """Lay the matrices out in panels, each thread its share."""
+        build = self.build
+        if not self.plan.weights:
+            return
+        for i, (node, transposed) in enumerate(self.plan.weights):
+            K, N = (node.width, node.rows) if transposed else (node.rows, node.width)
+            panels = -(-N // build.panel)
+            low, high = (
+                build.div_int(build.mul_int(build.add_int(self.thread, more), panels), self.threads) for more in (0, 1)
+            )
+            strides = [self.integer(f"weight{i}.{axis}") for axis in ("nk" if transposed else "kn")]
+            build.call_pointer(
+                self.address("pack"), self.address(f"weight{i}"), *strides, build.c(K), build.c(N),
+                self.address(f"packed{i}"), low, high,
+            )  # fmt: skip
+        build.barrier(self.address("flags"), self.thread, self.threads, build.c(1))
+
+    # ---- one part of the batch
+
+    def part(self, i: Value) -> None:
+        build = self.build
+        number = build.add_int(self.thread, build.mul_int(i, self.threads))
+        self.row0 = build.b.select(self.by_panel, build.c(0), build.mul_int(number, self.per_part))
+        self.count = build.min_int(self.per_part, build.sub_int(self.B, self.row0))
+        area = build.mul_int(build.mul_int(number, self.per_part), self.layout.per_row)
+        self.scratch = build.at(self.address("scratch"), area)
+        first = build.compare("==", self.thread, 0)
+        self.writes_out = build.b.or_(build.b.not_(self.by_panel), first)
+        for name in self.plan.loop.carried:
+            self.copy_state(name, "first")
+        build.loop(self.T, lambda n, _: self.step(n))
+        build.when(self.writes_out, self.copy_last)
+
+    def private(self, key: object) -> Value:
+        """The temporary rows of this part."""
+        before, _ = self.layout.rows[key]
+        return self.build.at(self.scratch, self.build.mul_int(self.per_part, before))
+
+    def state_rows(self, name: str, n: Value) -> Value:
+        """The first row of a state as it is before step n (in the order of running), of this part."""
+        build, width = self.build, self.plan.loop.carried[name].width
+        ring = self.private(f"ring:{name}")
+        half = build.mul_int(build.b.and_(n, build.c(1)), build.mul_int(self.per_part, width))
+        own = build.at(ring, half)
+        if name not in self.plan.paths:
+            return own
+        slot = build.sub_int(self.T, n) if self.plan.loop.reverse else n
+        row = build.add_int(build.mul_int(slot, self.B), self.row0)
+        path = build.at(self.address(f"path:{name}"), build.mul_int(row, width))
+        return build.b.select(self.writes_out, path, own)
+
+    def copy_state(self, name: str, which: str) -> None:
+        """Bring the given state in, or the last one out."""
+        build, width = self.build, self.plan.loop.carried[name].width
+        if which == "first":
+            stride = self.integer(f"first:{name}.r")
+            source = build.at(self.address(f"first:{name}"), build.mul_int(self.row0, stride))
+            self.copy(Rows(source, stride), Rows(self.state_rows(name, build.c(0)), width), width)
+        else:
+            target = build.at(self.address(f"last:{name}"), build.mul_int(self.row0, width))
+            self.copy(Rows(self.state_rows(name, self.T), width), Rows(target, width), width)
+
+    def copy_last(self) -> None:
+        for name in self.plan.loop.carried:
+            self.copy_state(name, "last")
+
+    def copy(self, source: Rows, target: Rows, width: int) -> None:
+        build = self.build
+
+        def row(r: Value, _: object) -> None:
+            a, b = (build.at(x.start, build.mul_int(r, x.stride)) for x in (source, target))
+            self.columns(width, lambda j, mask, _: build.store(build.load(build.at(a, j), mask), build.at(b, j), mask))
+
+        build.loop(self.count, row)
+
+    def columns(
+        self, width: int, body: Callable[[Value, int | None, list[Value]], object], init: list[Value] = []
+    ) -> list[Value]:
+        """body(column, mask, carried) over vectors of columns, the last one masked where the width asks for it."""
+        build = self.build
+        whole, rest = divmod(width, build.lanes)
+        carried = list(init)
+        if whole:
+            carried = build.loop(whole * build.lanes, lambda j, c: body(j, None, c), carried, step=build.lanes)  # type: ignore[arg-type,return-value]
+        if rest:
+            carried = body(build.c(whole * build.lanes), rest, carried) or carried  # type: ignore[assignment]
+        return carried
+
+    # ---- one step
+
+    def step(self, n: Value) -> None:
+        build, plan = self.build, self.plan
+        self.n = n
+        self.t = build.sub_int(build.sub_int(self.T, 1), n) if plan.loop.reverse else n
+        self.at: dict[object, Rows] = {}
+        for i, node in enumerate(plan.streams):
+            per_t, per_r = self.integer(f"stream{i}.t"), self.integer(f"stream{i}.r")
+            offset = build.add_int(build.mul_int(self.t, per_t), build.mul_int(self.row0, per_r))
+            self.at[node] = Rows(build.at(self.address(f"stream{i}"), offset), per_r)
+        for name, node in plan.loop.carried.items():
+            self.at["prev", name] = Rows(self.state_rows(name, n), node.width)
+            self.at[Place("state", name)] = Rows(self.state_rows(name, build.add_int(n, 1)), node.width)
+        for i, node in enumerate(plan.stored):
+            row = build.add_int(build.mul_int(self.t, self.B), self.row0)
+            out = build.at(self.address(f"stored{i}"), build.mul_int(row, node.width))
+            place = build.b.select(self.writes_out, out, self.private(("own", node)))
+            self.at[Place("stored", node)] = Rows(place, node.width)
+        for node in plan.temps:
+            self.at[Place("temp", node)] = Rows(self.temp_rows(node), self.layout.rows[node][1])
+        for phase in plan.phases:
+            for product in phase.products:
+                self.product(product)
+            if phase.sweeps:
+                build.loop(self.count, lambda r, _, phase=phase: self.row(phase, r))  # type: ignore[misc]
+
+    def temp_rows(self, node: Node) -> Value:
+        own = self.private(node)
+        if node.op is not Op.MATMUL:
+            return own
+        build = self.build
+        half = build.mul_int(build.b.and_(self.n, build.c(1)), self.layout.shared_per_row)
+        before = build.mul_int(build.add_int(half, self.layout.shared[node]), self.B)
+        return build.b.select(self.by_panel, build.at(self.address("shared"), before), own)
+
+    def rows(self, node: Node) -> Rows:
+        """Where a value in memory lies."""
+        if node.op is Op.STATE:
+            return self.at["prev", node.arg]
+        return self.at[node] if node in self.at else self.at[self.plan.home[node]]
+
+    def product(self, node: Node) -> None:
+        build = self.build
+        source, low = node.src[0], 0
+        while source.op is Op.SLICE:
+            low += source.arg[0]
+            source = source.src[0]
+        side, out = self.rows(source), self.at[Place("temp", node)]
+        K, panels = node.src[0].width, -(-node.width // build.panel)
+        i = self.plan.weights.index((node.src[1], bool(node.arg)))
+        share = [build.div_int(build.mul_int(build.add_int(self.thread, m), panels), self.threads) for m in (0, 1)]
+        first = build.b.select(self.by_panel, share[0], build.c(0))
+        last = build.b.select(self.by_panel, share[1], build.c(panels))
+        build.call_pointer(
+            self.address("product"), build.at(side.start, low), build.c(side.stride), self.address(f"packed{i}"),
+            out.start, build.c(out.stride), self.count, build.c(K), first, last, build.c(0),
+        )  # fmt: skip
+        done = build.add_int(build.mul_int(self.n, self.barriers), 2 + self.product_number(node))
+        build.when(self.by_panel, lambda: build.barrier(self.address("flags"), self.thread, self.threads, done))
+
+    def product_number(self, node: Node) -> int:
+        return [p for phase in self.plan.phases for p in phase.products].index(node)
+
+    # ---- one row
+
+    def row(self, phase: Phase, r: Value) -> None:
+        build = self.build
+        self.pointers: dict[object, Value] = {}
+        self.scalars: dict[Node, Value] = {}
+        for sweep in phase.sweeps:
+            loads, _ = needs(self.plan, sweep)
+            for node in loads:
+                if node.op is not Op.SHARED and node not in self.pointers:
+                    where = self.rows(node)
+                    self.pointers[node] = build.at(where.start, build.mul_int(r, where.stride))
+            for _, place in sweep.writes:
+                whole = Place(place.kind, place.key)
+                if whole not in self.pointers:
+                    where = self.at[whole]
+                    self.pointers[whole] = build.at(where.start, build.mul_int(r, where.stride))
+        for sweep in phase.sweeps:
+            self.sweep(sweep, r)
+
+    def sweep(self, sweep: Sweep, r: Value) -> None:
+        build, (_, _, width) = self.build, sweep.moment
+        loads, computed = needs(self.plan, sweep)
+        self.loads = set(loads)
+        for node in [*loads, *computed]:
+            if node.width == 1 and node not in self.scalars:
+                self.scalars[node] = self.scalar(node)
+
+        def body(j: Value, mask: int | None, sums: list[Value]) -> list[Value]:
+            memo: dict[tuple[Node, int], Value] = {}
+            for node, place in sweep.writes:
+                value = self.pull(node, j, 0, mask, memo)
+                build.store(
+                    value, build.at(build.at(self.pointers[Place(place.kind, place.key)], j), place.offset), mask
+                )
+            for node in sweep.totals:
+                p = build.at(self.total(node), j)
+                build.store(build.add(build.load(p, mask), self.pull(node.src[0], j, 0, mask, memo)), p, mask)
+            return [self.reduce(n, s, self.pull(n.src[0], j, 0, mask, memo), mask) for n, s in zip(sweep.sums, sums)]
+
+        start = [build.k(0.0 if n.op is Op.SUM else float("-inf")) for n in sweep.sums]
+        ends = self.columns(width, body, start)
+        for node, value in zip(sweep.sums, ends):
+            total = build.sum_lanes(value) if node.op is Op.SUM else build.max_lanes(value)
+            self.scalars[node] = build.splat(total)
+            if node in self.plan.home:
+                where = self.at[self.plan.home[node]]
+                build.store_scalar(total, build.at(where.start, build.mul_int(r, where.stride)))
+
+    def reduce(self, node: Node, so_far: Value, value: Value, mask: int | None) -> Value:
+        build = self.build
+        if mask is not None:
+            value = build.first_lanes(value, mask, 0.0 if node.op is Op.SUM else float("-inf"))
+        return build.add(so_far, value) if node.op is Op.SUM else build.maximum(so_far, value)
+
+    def total(self, node: Node) -> Value:
+        """This thread's running sum over rows and steps."""
+        i = self.plan.totals.index(node)
+        return self.build.at(self.address(f"total{i}"), self.build.mul_int(self.thread, node.width))
+
+    def scalar(self, node: Node) -> Value:
+        """A value of width 1 as a vector with it in each lane."""
+        build = self.build
+        if node in self.loads:
+            return build.splat(build.load_scalar(self.pointer(node)))
+        if node.op is Op.SLICE:
+            low = node.arg[0]
+            return build.splat(build.lane(self.pull(node.src[0], build.c(0), low, 1, {}), 0))
+        return apply(build, node, *(build.k(s.arg) if s.op is Op.CONST else self.scalars[s] for s in node.src))
+
+    def pointer(self, node: Node) -> Value:
+        if node.op is Op.SHARED:
+            return self.address(f"vector{self.plan.vectors.index(node)}")
+        return self.pointers[node]
+
+    def pull(self, node: Node, j: Value, offset: int, mask: int | None, memo: dict[tuple[Node, int], Value]) -> Value:
+        """The vector of columns j + offset of a value: read, or computed from what it is made of."""
+        build = self.build
+        if node.op is Op.CONST:
+            return build.k(node.arg)
+        if node.width == 1:
+            return self.scalars[node]
+        if (node, offset) not in memo:
+            if node in self.loads:
+                value = build.load(build.at(build.at(self.pointer(node), j), offset), mask)
+            elif node.op is Op.SLICE:
+                value = self.pull(node.src[0], j, offset + node.arg[0], mask, memo)
+            else:
+                value = apply(build, node, *(self.pull(s, j, offset, mask, memo) for s in node.src))
+            memo[node, offset] = value
+        return memo[node, offset]

@@ -1,0 +1,335 @@
+"""The sum of outer products over all rows, which is what a weight's gradient is: a^T b, for a (K, M) and b (K, N).
+
+A register tile holds 6 rows of M by one panel of columns of N and goes through a block of K once. Both factors are
+copied so that the tile reads them in order: a into strips of 6 columns, b into one panel at a time, which then stays in
+the second cache while all strips go past it. No transposition is needed: the tile reads both by rows of K.
+"""
+
+import ctypes
+import functools
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import llvmlite.ir as ir
+
+from elman.compiler.emit import native, threads
+from elman.compiler.emit.llvm import Build, Value, i32, i64, pointer, void
+from elman.compiler.emit.target import Target, host
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+UNROLL = 4  # steps of K in one turn of the loop
+DEPTH = 512  # the most steps of K between two visits to out; fewer, so that all visits are as long
+CHUNK = 1 << 19  # bytes of a that are copied at once: with a panel of b they fit into the second cache
+BURST = 8  # rows of a that are copied together: a page of the copy is written to once, not 8 times
+SLOTS = ("a", "lda", "b", "ldb", "out", "ldo", "K", "M", "N", "scratch", "scratch elements per thread")
+ALONE = 4_000_000  # multiplications below which waking another thread costs more than it saves
+DTYPES = {"torch.float32": "f32", "torch.float64": "f64"}
+
+
+@dataclass(frozen=True)
+class Outers:
+    """The address of `outer(block, thread, threads)` for one target and element type, and the sizes it works in."""
+
+    outer: int
+    rows: int  # of a register tile
+    panel: int  # columns of a register tile
+    bits: int  # of an element
+
+    @property
+    def strips(self) -> int:
+        """The most strips of `rows` columns of a that a thread holds a copy of."""
+        return CHUNK // (DEPTH * self.rows * self.bits // 8)
+
+    def scratch(self, M: int, K: int) -> int:
+        """Elements of scratch that each thread needs: a panel of b and the strips of a. Whole cache lines."""
+        depth = min(K, DEPTH)
+        strips = min(self.strips, -(-M // self.rows))
+        size = depth * self.panel + strips * (depth * self.rows + self.panel)
+        return -(-size // 64) * 64
+
+
+@functools.cache
+def outers(dtype: str = "f32", target: Target | None = None) -> Outers:
+    """Return `outer` for "f32" or "f64", compiled once per machine."""
+    target = target or host()
+
+    def build() -> object:
+        made = Build(target, dtype, "outer")
+        emit_outer(made)
+        return made.module
+
+    sizes = Build(target, dtype)
+    address = native.load("outer", dtype, build, target).address("outer")
+    return Outers(address, target.tile_rows, sizes.panel, sizes.bits)
+
+
+def scratch_elements(dtype: str, target: Target | None, M: int, N: int, K: int, count: int) -> int:
+    """Elements of scratch, aligned to 64 bytes, for `count` threads: the last slot of the block, times `count`."""
+    return outers(dtype, target).scratch(M, K) * count
+
+
+# ---- from Python
+
+
+class _Kept(threading.local):
+    """Scratch of the calling thread, kept from call to call: new pages cost more than a small product."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.address = 0
+        self.memory: Tensor | None = None
+
+
+_kept = _Kept()
+_Block = ctypes.c_int64 * len(SLOTS)
+
+
+def outer(a: "Tensor", b: "Tensor", out: "Tensor") -> None:
+    """out (M, N) = a (K, M)^T b (K, N), on torch's number of threads; neighbours in a row lie side by side in each.
+
+    The sums of a row of `out` do not depend on the number of threads. `out` must not overlap a or b.
+    """
+    import torch
+
+    made = outers(DTYPES[str(a.dtype)])
+    (K, M), N = a.shape, b.shape[1]
+    work = K * M * N
+    count = 1 if work < ALONE else min(torch.get_num_threads(), 2 * work // ALONE)
+    each = made.scratch(M, K)
+    size = each * count * made.bits // 8
+    if _kept.size < size:
+        _kept.memory = torch.empty(size + 64, dtype=torch.uint8)
+        _kept.size, _kept.address = size, -(-_kept.memory.data_ptr() // 64) * 64
+    numbers = (a.data_ptr(), a.stride(0), b.data_ptr(), b.stride(0), out.data_ptr(), out.stride(0), K, M, N)
+    block = _Block(*numbers, _kept.address, each)
+    threads.parallel(made.outer, ctypes.addressof(block), count)
+
+
+# ---- the kernel
+
+
+def emit_outer(build: Build) -> None:
+    """Write `outer(block, thread, threads)` into the module: this thread's part of out. `block` holds SLOTS.
+
+    out[m*ldo + n] = sum over k of a[k*lda + m] * b[k*ldb + n], for k < K, m < M, n < N. Nothing else is read or
+    written but the thread's own part of the scratch, and no thread waits for another.
+    """
+    panels = [_emit_panel(build, vectors) for vectors in range(1, build.target.tile_vectors + 1)]
+    strips = _emit_strips(build)
+    rows, width = build.target.tile_rows, build.panel
+    chunk = Outers(0, rows, width, build.bits).strips * rows
+    with build.function("outer", [pointer, i64, i64]) as (block, thread, count):
+        a, b, out, scratch = (build.read_pointer(block, slot) for slot in (0, 2, 4, 9))
+        lda, ldb, ldo, K, M, N, each = (build.read_int(block, slot) for slot in (1, 3, 5, 6, 7, 8, 10))
+        (top, bottom), (left, right) = _part(build, M, N, thread, count)
+        panel_copy = build.at(scratch, build.mul_int(each, thread))
+        visits = build.max_int(_ceil(build, K, DEPTH), 1)  # one at least: no rows give zeros
+        depth = _ceil(build, K, visits)
+        strip_copies = build.at(panel_copy, build.mul_int(depth, width))
+
+        def visit(v: Value, _: list[Value]) -> None:
+            k = build.mul_int(v, depth)
+            steps = build.max_int(build.min_int(build.sub_int(K, k), depth), 0)
+            source_a, source_b = build.at(a, build.mul_int(k, lda)), build.at(b, build.mul_int(k, ldb))
+            again = build.b.zext(build.compare(">", v, 0), i64)
+
+            def part(m: Value, _: list[Value]) -> None:
+                tall = build.min_int(build.sub_int(bottom, m), chunk)
+                build.b.call(strips, [build.at(source_a, m), lda, strip_copies, steps, tall])
+                target = build.at(out, build.mul_int(m, ldo))
+
+                def panel(n: Value, _: list[Value]) -> None:
+                    wide = build.min_int(build.sub_int(right, n), width)
+                    places = [strip_copies, build.at(source_b, n), ldb, panel_copy, build.at(target, n), ldo]
+                    _choose(build, panels, wide, [*places, steps, tall, wide, again])
+
+                build.loop(right, panel, start=left, step=width)
+
+            build.loop(bottom, part, start=top, step=chunk)
+
+        build.loop(visits, visit)
+
+
+def _part(build: Build, M: Value, N: Value, thread: Value, count: Value) -> list[tuple[Value, Value]]:
+    """The rows and the columns of out, from and to, that are this thread's: the threads form the cheapest grid."""
+    sizes, totals = (build.target.tile_rows, build.panel), (M, N)
+    units = [_ceil(build, total, size) for total, size in zip(totals, sizes)]
+
+    def grid(tall: Value, best: list[Value]) -> list[Value]:
+        """Keep what costs least: so many vector operations per step of K, of which the copies are the smaller part."""
+        strips, panels = (_ceil(build, n, by) for n, by in zip(units, (tall, build.div_int(count, tall))))
+        vectors = build.target.tile_vectors
+        products = build.mul_int(build.mul_int(strips, panels), build.target.tile_rows * vectors)
+        copies = build.add_int(build.mul_int(strips, 3), build.mul_int(panels, 3 * vectors))
+        cost = build.add_int(products, copies)
+        fits = build.compare("==", build.b.urem(count, tall), 0)
+        better = build.b.and_(fits, build.compare("<", cost, best[0]))
+        return [build.b.select(better, new, old) for new, old in zip((cost, tall), best)]
+
+    _, tall = build.loop(build.add_int(count, 1), grid, [build.c(1 << 62), build.c(1)], start=1)
+    grids = (tall, build.div_int(count, tall))
+    places = (build.b.urem(thread, tall), build.div_int(thread, tall))
+    parts = []
+    for total, size, n, by, place in zip(totals, sizes, units, grids, places):
+        ends = [build.div_int(build.mul_int(n, build.add_int(place, more)), by) for more in (0, 1)]
+        parts.append((build.mul_int(ends[0], size), build.min_int(build.mul_int(ends[1], size), total)))
+    return parts
+
+
+def _choose(build: Build, panels: list[Value], wide: Value, arguments: list[Value]) -> None:
+    """Call the panel function with as many vectors as `wide` columns take, 1 or more."""
+    after = build.b.append_basic_block("panelled")
+    switch = build.b.switch(_ceil(build, wide, build.lanes), after)
+    for count, panel in enumerate(panels, 1):
+        switch.add_case(build.c(count), build.b.append_basic_block(f"vectors{count}"))
+        build.b.position_at_end(switch.cases[-1][1])
+        build.b.call(panel, arguments)
+        build.b.branch(after)
+    build.b.position_at_end(after)
+
+
+def _emit_strips(build: Build) -> Value:
+    """Write `strips(a, lda, out, K, columns)`: out[s][k, r] = a[k*lda + s*rows + r], and 0 where there is no column.
+
+    Whole vectors are written, in the order of k, so that each next one covers what was too much; hence the space
+    between strips.
+    """
+    rows, lanes = build.target.tile_rows, build.lanes
+    with build.function("strips", [pointer, i64, pointer, i64, i64], internal=True) as (a, lda, out, K, columns):
+        stride = _strip(build, K)
+
+        def burst(k: Value, count: int) -> None:
+            sources = [build.at(a, build.mul_int(build.add_int(k, n), lda)) for n in range(count)]
+            target = build.at(out, build.mul_int(k, rows))
+
+            def strip(s: Value, masked: bool) -> None:
+                column = build.mul_int(s, rows)
+                place = build.at(target, build.mul_int(s, stride))
+                for n, source in enumerate(sources):
+                    for c in range(0, rows, lanes):
+                        here, there = build.at(build.at(source, column), c), build.at(place, n * rows + c)
+                        left = build.sub_int(columns, build.add_int(column, c))
+                        value = _load(build, here, left) if masked else build.load(here, min(lanes, rows - c))
+                        build.store(value, there)
+
+            whole = build.div_int(columns, rows)
+            build.loop(whole, lambda s, _: strip(s, masked=False))
+            build.loop(_ceil(build, columns, rows), lambda s, _: strip(s, masked=True), start=whole)
+
+        bursts = build.sub_int(K, build.b.urem(K, build.c(BURST)))
+        build.loop(bursts, lambda k, _: burst(k, BURST), step=BURST)
+        build.loop(K, lambda k, _: burst(k, 1), start=bursts)
+    return build.module.globals["strips"]
+
+
+def _strip(build: Build, K: Value) -> Value:
+    """Elements from one strip to the next."""
+    return build.add_int(build.mul_int(K, build.target.tile_rows), build.lanes)
+
+
+def _emit_panel(build: Build, vectors: int) -> Value:
+    """Write `panel<vectors>(strips, b, ldb, copy, out, ldo, K, rows, columns, again)`: all rows of one panel of out.
+
+    Copies the panel of b (K, columns), then passes the strips by it. Adds to out if `again`.
+    """
+    name, tall = f"panel{vectors}", build.target.tile_rows
+    types = [pointer, pointer, i64, pointer, pointer, *[i64] * 5]
+    with build.function(name, types, internal=True) as arguments:
+        strips, b, ldb, copy, out, ldo, K, rows, columns, again = arguments
+        last = build.sub_int(columns, (vectors - 1) * build.lanes)  # columns of the last vector
+
+        def row(k: Value, _: list[Value]) -> None:
+            here, there = build.at(b, build.mul_int(k, ldb)), build.at(copy, build.mul_int(k, vectors * build.lanes))
+            for v in range(vectors):
+                place = build.at(here, v * build.lanes)
+                value = build.load(place) if v < vectors - 1 else _load(build, place, last)
+                build.store(value, build.at(there, v * build.lanes))
+
+        def tile(s: Value, _: list[Value]) -> None:
+            target = build.at(out, build.mul_int(build.mul_int(s, tall), ldo))
+            places = [build.at(target, build.mul_int(ldo, r)) for r in range(tall)]
+            for place in places:
+                for v in range(vectors):
+                    build.prefetch(build.at(place, v * build.lanes), level=3)
+            sums = _sums(build, build.at(strips, build.mul_int(s, _strip(build, K))), copy, K, vectors)
+            _finish(build, sums, places, (build.sub_int(rows, build.mul_int(s, tall)), last), again)
+
+        build.loop(K, row)
+        build.loop(_ceil(build, rows, tall), tile)
+    return build.module.globals[name]
+
+
+def _sums(build: Build, strip: Value, panel: Value, K: Value, vectors: int) -> list[Value]:
+    """The tile's sums over K, row by row, in registers."""
+    rows, lanes = build.target.tile_rows, build.lanes
+
+    def step(k: Value, sums: list[Value], unroll: int) -> list[Value]:
+        a, b = build.at(strip, build.mul_int(k, rows)), build.at(panel, build.mul_int(k, vectors * lanes))
+        for u in range(unroll):
+            columns = [build.load(build.at(b, (u * vectors + v) * lanes)) for v in range(vectors)]
+            values = [build.splat(build.load_scalar(build.at(a, u * rows + r))) for r in range(rows)]
+            pairs = [(value, column) for value in values for column in columns]
+            sums = [build.fma(value, column, total) for (value, column), total in zip(pairs, sums)]
+        return sums
+
+    whole = build.sub_int(K, build.b.urem(K, build.c(UNROLL)))
+    sums = [build.k(0.0)] * (rows * vectors)
+    sums = build.loop(whole, lambda k, some: step(k, some, UNROLL), sums, step=UNROLL)
+    return build.loop(K, lambda k, some: step(k, some, 1), sums, start=whole)
+
+
+def _finish(build: Build, sums: list[Value], places: list[Value], left: tuple[Value, Value], again: Value) -> None:
+    """Write the sums to the tile's rows, or add them; only `left[0]` rows and `left[1]` lanes of the last vector."""
+    vectors, lanes = len(sums) // len(places), build.lanes
+
+    def row(r: int, add: bool, masked: bool) -> None:
+        for v, value in enumerate(sums[r * vectors : (r + 1) * vectors]):
+            place = build.at(places[r], v * lanes)
+            cut = masked and v == vectors - 1
+            if add:
+                value = build.add(value, _load(build, place, left[1]) if cut else build.load(place))
+            if cut:
+                _store(build, value, place, left[1])
+            else:
+                build.store(value, place)
+
+    def all_rows(add: bool, whole: bool) -> None:
+        for r in range(len(places)):
+            if whole:
+                row(r, add, masked=False)
+            else:
+                build.when(build.compare("<", r, left[0]), functools.partial(row, r, add, masked=True))
+
+    def either(whole: bool) -> None:
+        build.choose(build.compare("!=", again, 0), lambda: all_rows(True, whole), lambda: all_rows(False, whole))
+
+    exact = build.b.and_(build.compare(">=", left[0], len(places)), build.compare(">=", left[1], lanes))
+    build.choose(exact, lambda: either(True), lambda: either(False))
+
+
+def _ceil(build: Build, a: Value, b: Value | int) -> Value:
+    """i64 a / b, rounded up."""
+    return build.div_int(build.sub_int(build.add_int(a, b), 1), b)
+
+
+def _mask(build: Build, left: Value) -> Value:
+    """The first `left` lanes, as many as there are."""
+    none = ir.Constant(build.integers, ir.Undefined)
+    first = build.b.insert_element(none, build.b.trunc(left, build.integer) if build.bits < 64 else left, i32(0))
+    splat = build.b.shuffle_vector(first, none, ir.Constant(ir.VectorType(i32, build.lanes), [0] * build.lanes))
+    return build.b.icmp_signed("<", ir.Constant(build.integers, list(range(build.lanes))), splat)
+
+
+def _load(build: Build, p: Value, left: Value) -> Value:
+    """The first `left` lanes of a vector, the others 0 and not read."""
+    name = f"llvm.masked.load.v{build.lanes}{build.dtype}.p0"
+    return build.call(name, build.vector, p, i32(build.bits // 8), _mask(build, left), build.k(0.0))
+
+
+def _store(build: Build, value: Value, p: Value, left: Value) -> None:
+    """Write only the first `left` lanes of a vector."""
+    name = f"llvm.masked.store.v{build.lanes}{build.dtype}.p0"
+    build.call(name, void, value, p, i32(build.bits // 8), _mask(build, left))

@@ -1,0 +1,97 @@
+"""Weights of any strides into panels, fast enough to be done again after every step of an optimiser."""
+
+from elman.compiler.emit.llvm import Build, Value, i64, pointer
+
+
+def emit_pack(build: Build) -> None:
+    """Write `pack(w, stride_k, stride_n, K, N, out, panel_from, panel_to)` into the module.
+
+    out[p, k, c] = w[k*stride_k + (p*P + c)*stride_n], and 0 from column N on, for panel_from <= p < panel_to.
+    w is (K, N) with strides in elements; out is (panels, K, P).
+    """
+    with build.function("pack", [pointer, *[i64] * 4, pointer, i64, i64]) as arguments:
+        w, stride_k, stride_n, K, N, out, first, last = arguments
+        straight, turned = build.compare("==", stride_n, 1), build.compare("==", stride_k, 1)
+
+        def group(source: Value, target: Value, left: Value) -> None:
+            """Pack as many columns as a vector has lanes; `left` of them exist."""
+            whole = build.compare(">=", left, build.lanes)
+            copy, turn = build.b.and_(straight, whole), build.b.and_(turned, whole)
+            blocks = build.sub_int(K, build.b.urem(K, build.c(build.lanes)))
+            build.when(copy, lambda: _copy(build, source, stride_k, target, K, 1))
+            build.when(turn, lambda: _turn(build, source, stride_n, target, blocks))
+            start = build.b.select(copy, K, build.b.select(turn, blocks, build.c(0)))
+            _scalars(build, source, (stride_k, stride_n), target, (start, K), left)
+
+        def panel(p: Value, _: list[Value]) -> None:
+            column = build.mul_int(p, build.panel)
+            source = build.at(w, build.mul_int(column, stride_n))
+            target = build.at(out, build.mul_int(column, K))
+            left = build.sub_int(N, column)
+
+            def groups() -> None:
+                def one(c: Value, _: list[Value]) -> None:
+                    group(build.at(source, build.mul_int(c, stride_n)), build.at(target, c), build.sub_int(left, c))
+
+                build.loop(build.panel, one, step=build.lanes)
+
+            build.choose(
+                build.b.and_(straight, build.compare(">=", left, build.panel)),
+                lambda: _copy(build, source, stride_k, target, K, build.target.tile_vectors),
+                groups,
+            )
+
+        build.loop(last, panel, start=first)
+
+
+def _copy(build: Build, source: Value, stride: Value, target: Value, K: Value, vectors: int) -> None:
+    """Columns side by side in the source, too: copy so many vectors of each row."""
+
+    def row(k: Value, _: list[Value]) -> None:
+        here, there = build.at(source, build.mul_int(k, stride)), build.at(target, build.mul_int(k, build.panel))
+        for v in range(vectors):
+            build.store(build.load(build.at(here, v * build.lanes)), build.at(there, v * build.lanes))
+
+    build.loop(K, row)
+
+
+def _turn(build: Build, source: Value, stride: Value, target: Value, K: Value) -> None:
+    """Rows of the source are columns here: transpose squares of lanes x lanes in registers. K is whole squares."""
+    lanes = build.lanes
+
+    def square(k: Value, _: list[Value]) -> None:
+        here = build.at(source, k)
+        columns = [build.load(build.at(here, build.mul_int(stride, n))) for n in range(lanes)]
+        for n, row in enumerate(transposed(build, columns)):
+            build.store(row, build.at(build.at(target, build.mul_int(k, build.panel)), n * build.panel))
+
+    build.loop(K, square, step=lanes)
+
+
+def transposed(build: Build, rows: list[Value]) -> list[Value]:
+    """Transpose a square of vectors: shuffle the deck of rows perfectly, as often as it takes."""
+    lanes, half = build.lanes, build.lanes // 2
+    low = [lane // 2 + lane % 2 * lanes for lane in range(lanes)]
+    high = [lane + half for lane in low]
+    for _ in range(half.bit_length()):
+        pairs = [(rows[n], rows[n + half]) for n in range(half)]
+        rows = [build.shuffle(a, b, order) for a, b in pairs for order in (low, high)]
+    return rows
+
+
+def _scalars(
+    build: Build, source: Value, strides: tuple[Value, Value], target: Value, span: tuple[Value, Value], left: Value
+) -> None:
+    """What is left over: the rows span[0] <= k < span[1] of one vector's columns, zero where there is no column."""
+
+    def row(k: Value, _: list[Value]) -> None:
+        here = build.at(source, build.mul_int(k, strides[0]))
+        there = build.at(target, build.mul_int(k, build.panel))
+        build.store(build.k(0.0), there)
+
+        def column(c: Value, _: list[Value]) -> None:
+            build.store_scalar(build.load_scalar(build.at(here, build.mul_int(c, strides[1]))), build.at(there, c))
+
+        build.loop(build.min_int(left, build.lanes), column)
+
+    build.loop(span[1], row, start=span[0])

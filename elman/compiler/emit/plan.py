@@ -1,0 +1,256 @@
+"""What of a loop is computed where: ahead by torch, inside by one kernel, behind by torch; and the kernel's schedule.
+
+A kernel's step is a list of phases: products with shared matrices, each followed by sweeps over the columns of every
+row. Within a sweep everything is computed number by number in registers; a sum across the width, a product, or columns
+put side by side end a sweep, since what follows needs the whole row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from elman.compiler.graph import ACROSS, LEAVES, POINTWISE, TOTALS, Loop, Node, Op, order
+from elman.compiler.unfold import unfold
+
+EXPENSIVE = POINTWISE - {
+    *(Op.ADD, Op.SUB, Op.MUL, Op.NEG, Op.ABS, Op.MAX, Op.MIN, Op.LT, Op.LE, Op.EQ, Op.WHERE, Op.DETACH),
+}
+STREAMED = {Op.STEP, Op.FIXED}
+Moment = tuple[int, int, int]  # phase, sweep within it, width
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where rows of a value lie: temporary rows, an output sequence, or the next state; from a column on."""
+
+    kind: str  # "temp", "stored", "state"
+    key: Node | str
+    offset: int = 0
+
+
+@dataclass
+class Sweep:
+    """One pass over the columns of a row."""
+
+    moment: Moment
+    writes: list[tuple[Node, Place]] = field(default_factory=list)
+    sums: list[Node] = field(default_factory=list)  # SUM and LARGEST
+    totals: list[Node] = field(default_factory=list)  # ROWSUM
+
+
+@dataclass
+class Phase:
+    """Products, then sweeps over each row."""
+
+    products: list[Node] = field(default_factory=list)
+    sweeps: list[Sweep] = field(default_factory=list)
+
+
+@dataclass
+class Plan:
+    """The schedule of one loop, and every buffer that it needs."""
+
+    loop: Loop
+    ahead: list[Node]  # computed by torch, for all steps at once
+    inside: list[Node]
+    behind: list[Node]
+    streams: list[Node] = field(
+        default_factory=list
+    )  # read at each step: inputs of steps, fixed ones, results from ahead
+    vectors: list[Node] = field(default_factory=list)
+    weights: list[tuple[Node, bool]] = field(default_factory=list)  # shared matrices, and whether transposed
+    stored: list[Node] = field(default_factory=list)  # written out at each step
+    paths: set[str] = field(default_factory=set)  # states of which every step is kept
+    temps: list[Node] = field(default_factory=list)
+    totals: list[Node] = field(default_factory=list)
+    phases: list[Phase] = field(default_factory=list)
+    home: dict[Node, Place] = field(default_factory=dict)  # where a value can be read once written
+    written: dict[Node, Moment] = field(default_factory=dict)
+
+
+def plan(loop: Loop) -> Plan:
+    """Divide a loop and schedule its inside."""
+    made = Plan(loop, *divide(loop))
+    choose_outputs(made)
+    when = moments(made)
+    choose_memory(made, when)
+    while True:
+        schedule(made, when)
+        again = dear(made)
+        if not again:
+            return made
+        for node in again:
+            keep(made, node)
+
+
+def divide(loop: Loop) -> tuple[list[Node], list[Node], list[Node]]:
+    """ahead: products that need no state, and what they need. behind: products and sums that feed none."""
+    part = unfold(loop)
+    nodes = [n for n in loop.nodes() if n.op not in LEAVES]
+    first = [n for n in nodes if n.op is Op.MATMUL and part[n] == "before"]
+    ahead = {n for n in order(first) if n.op not in LEAVES}
+    behind: set[Node] = set()
+    for n in nodes:
+        late = n.op is Op.OUTER or (n.op is Op.MATMUL and part[n] == "after") or any(s in behind for s in n.src)
+        outside = n.op is Op.ROWSUM and all(s in ahead or s.op in LEAVES for s in n.src)
+        if n not in ahead and (late or outside):
+            behind.add(n)
+    # what only torch's part needs is left to torch
+    used = set(order([*loop.carried.values(), *(n for n in nodes if part[n] != "before" and n not in behind)]))
+    wanted = set(loop.per_step.values()) | set(loop.summed.values())
+    inside = [n for n in nodes if n not in ahead and n not in behind and (n in used or n in wanted)]
+    rest = [n for n in nodes if n not in ahead and n not in behind and n not in set(inside)]
+    late_nodes = behind | set(rest)
+    return [n for n in nodes if n in ahead], inside, [n for n in nodes if n in late_nodes]
+
+
+def choose_outputs(made: Plan) -> None:
+    """What the kernel reads and writes at each step."""
+    loop, inside = made.loop, set(made.inside)
+    # in a fixed order: the kernel kept on disk must find everything where this process puts it
+    read = list(dict.fromkeys([*(s for n in made.inside for s in n.src), *loop.carried.values()]))
+    made.streams = [n for n in read if n.op in STREAMED or n in made.ahead]
+    made.vectors = [n for n in read if n.op is Op.SHARED and not n.rows]
+    for n in made.inside:
+        pair = (n.src[1], bool(n.arg)) if n.op is Op.MATMUL else None
+        if pair and pair not in made.weights:
+            made.weights.append(pair)
+    made.totals = [n for n in made.inside if n.op in TOTALS]
+    asked = [*loop.per_step.values(), *(s for n in made.behind for s in n.src)]
+    first_of = {node: name for name, node in reversed(list(loop.carried.items()))}
+    for n in dict.fromkeys(asked):
+        if n.op is Op.STATE:
+            made.paths.add(n.arg)
+        elif n in inside and n in first_of:
+            made.paths.add(first_of[n])
+        elif n in inside:
+            made.stored.append(n)
+
+
+def moments(made: Plan) -> dict[Node, Moment]:
+    """The earliest phase and sweep in which each value can be read by others."""
+    when: dict[Node, Moment] = {}
+    inside = set(made.inside)
+    pulled = {s for n in made.inside if n.op is not Op.MATMUL for s in n.src}
+    for n in order(made.inside):
+        if n not in inside:
+            when[n] = (0, 0, n.width)
+        elif n.op is Op.MATMUL:
+            source = base(n.src[0])
+            at_once = source not in inside or source.op is Op.MATMUL  # it lies in memory when the phase begins
+            when[n] = (when[source][0] + (0 if at_once else 1), 0, n.width)
+        else:
+            phase, sweep = max((when[s][:2] for s in n.src), default=(0, 0))
+            ends = n.op in ACROSS or (n.op is Op.CAT and n in pulled)
+            when[n] = (phase, sweep + 1 if ends else sweep, n.width)
+    return when
+
+
+def base(node: Node) -> Node:
+    """The value that a slice is part of."""
+    while node.op is Op.SLICE:
+        node = node.src[0]
+    return node
+
+
+def choose_memory(made: Plan, when: Mapping[Node, Moment]) -> None:
+    """Which values lie in memory: outputs, states, sides of products, and what is needed in a later phase."""
+    inside = set(made.inside)
+    for name, node in made.loop.carried.items():
+        if node in inside and node.op is not Op.MATMUL:
+            made.home.setdefault(node, Place("state", name))
+    for n in made.stored:
+        if n.op is not Op.MATMUL:
+            made.home.setdefault(n, Place("stored", n))
+    pulled = {s for n in made.inside if n.op is not Op.MATMUL for s in n.src}
+    sides = {base(n.src[0]) for n in made.inside if n.op is Op.MATMUL}
+    for n in made.inside:
+        later = n.op in ACROSS and any(when[u][0] > when[n][0] for u in made.inside if n in u.src)
+        if n.op is Op.MATMUL or n in sides or later or (n.op is Op.CAT and n in pulled):
+            keep(made, n)
+
+
+def keep(made: Plan, node: Node) -> None:
+    """Give a value temporary rows, if it has no other home."""
+    if node not in made.home:
+        made.home[node] = Place("temp", node)
+        made.temps.append(node)
+
+
+def schedule(made: Plan, when: Mapping[Node, Moment]) -> None:
+    """Lay out phases and sweeps in order."""
+    made.phases = [Phase() for _ in range(1 + max((when[n][0] for n in made.inside), default=0))]
+    sweeps: dict[Moment, Sweep] = {}
+
+    def at(phase: int, sweep: int, width: int) -> Sweep:
+        return sweeps.setdefault((phase, sweep, width), Sweep((phase, sweep, width)))
+
+    def ready(n: Node) -> tuple[int, int]:
+        return max((when[s][:2] for s in n.src), default=(0, 0))
+
+    for n in made.inside:
+        if n.op is Op.MATMUL:
+            made.phases[when[n][0]].products.append(n)
+            made.written[n] = (when[n][0], -1, 0)
+        elif n.op in ACROSS:
+            at(*ready(n), n.src[0].width).sums.append(n)
+            made.written[n] = (*ready(n), n.src[0].width)
+        elif n.op in TOTALS:
+            at(*ready(n), n.width).totals.append(n)
+        elif n in made.home:
+            made.written[n] = (*ready(n), n.width)
+        for place in places(made, n):
+            low = 0
+            for piece in n.src if n.op is Op.CAT else (n,):
+                moment = when.get(piece, (0, 0, 0)) if n.op in {Op.CAT, Op.MATMUL, *ACROSS} else ready(n)
+                at(moment[0], moment[1], piece.width).writes.append((piece, Place(place.kind, place.key, low)))
+                low += piece.width
+    for name, node in made.loop.carried.items():
+        if node not in when or node not in set(made.inside):
+            at(0, 0, node.width).writes.append((node, Place("state", name)))
+    for moment in sorted(sweeps):
+        made.phases[moment[0]].sweeps.append(sweeps[moment])
+
+
+def places(made: Plan, node: Node) -> list[Place]:
+    """Everywhere that a value is written to by a sweep."""
+    found = [Place("state", name) for name, n in made.loop.carried.items() if n is node]
+    found += [Place("stored", node)] * (node in made.stored)
+    return found + [Place("temp", node)] * (node in made.temps and node.op is not Op.MATMUL and node.op not in ACROSS)
+
+
+def needs(made: Plan, sweep: Sweep) -> tuple[list[Node], list[Node]]:
+    """(values that a sweep reads from memory, values that it computes), sources first."""
+    loads: dict[Node, None] = {}
+    computed: dict[Node, None] = {}
+    reduced = {n for phase in made.phases for s in phase.sweeps if s.moment < sweep.moment for n in s.sums}
+
+    def visit(n: Node) -> None:
+        if n in loads or n in computed or n.op is Op.CONST:
+            return
+        same_row = n in reduced and made.written[n][0] == sweep.moment[0]
+        if same_row:
+            return
+        if n.op in LEAVES or n in made.ahead or (n in made.home and made.written[n] < sweep.moment):
+            loads[n] = None
+            return
+        for s in n.src:
+            visit(s)
+        computed[n] = None
+
+    for node, _ in sweep.writes:
+        visit(node)
+    for n in [*sweep.sums, *sweep.totals]:
+        visit(n.src[0])
+    return list(loads), list(computed)
+
+
+def dear(made: Plan) -> list[Node]:
+    """Values that cost much and that more than one sweep would compute."""
+    count: dict[Node, int] = {}
+    for phase in made.phases:
+        for sweep in phase.sweeps:
+            for n in needs(made, sweep)[1]:
+                count[n] = count.get(n, 0) + 1
+    return [n for n, times in count.items() if times > 1 and n.op in EXPENSIVE and n not in made.home]

@@ -1,0 +1,159 @@
+"""The matrix product that every kernel shares, and the packing of weights that it reads.
+
+Weights lie in panels: (panels, K, P) with P columns side by side, as many as one row of a register tile holds. A tile
+keeps up to 6 rows of a panel's results in registers and goes through K once; nothing is specialised on a size, so one
+object serves every cell.
+"""
+
+from dataclasses import dataclass
+
+from elman.compiler.emit import native
+from elman.compiler.emit.llvm import Build, Value, i64, pointer
+from elman.compiler.emit.pack import emit_pack
+from elman.compiler.emit.target import Target, host
+
+UNROLL = 4  # steps of K in one turn of the loop
+BLOCK = 1024  # steps of K after which the next rows take their turn, so that this part of a panel stays in the cache
+LINE = 64  # bytes of a cache line
+SHARES = 6  # tiles that together ask for the weights that come next, which matters beyond the second cache
+
+
+@dataclass(frozen=True)
+class Products:
+    """Addresses of the compiled functions, for one target and element type, and the columns of a panel."""
+
+    product: int
+    pack: int
+    panel: int
+
+
+def products(dtype: str = "f32", target: Target | None = None) -> Products:
+    """Return `product` and `pack` for "f32" or "f64", compiled once per machine."""
+    target = target or host()
+
+    def build() -> object:
+        made = Build(target, dtype, "product")
+        emit_product(made)
+        emit_pack(made)
+        return made.module
+
+    code = native.load("product", dtype, build, target)
+    return Products(code.address("product"), code.address("pack"), Build(target, dtype).panel)
+
+
+def emit_product(build: Build) -> None:
+    """Write `product(a, lda, w, out, ldo, rows, K, panel_from, panel_to, accumulate)` into the module.
+
+    out[r, p*P:(p+1)*P] = (accumulate ? the same : 0) + sum over k of a[r*lda + k] * w[(p*K + k)*P:][:P]
+    for the panels panel_from <= p < panel_to. a is (rows, K) with row stride lda, and is not read elsewhere; out has
+    the row stride ldo and whole panels of columns.
+    """
+    rows = build.target.tile_rows
+    tiles = [_emit_tile(build, count) for count in range(1, rows + 1)]
+    with build.function("product", [pointer, i64, pointer, pointer, *[i64] * 6]) as arguments:
+        a, lda, w, out, ldo, count, K, first, last, accumulate = arguments
+        turns = build.div_int(build.add_int(count, rows - 1), rows)
+        small = build.div_int(count, build.max_int(turns, 1))  # 7 rows are 4 and 3, not 6 and 1
+        large = build.sub_int(count, build.mul_int(small, turns))  # so many tiles have a row more
+
+        def panel(p: Value, _: list[Value]) -> None:
+            weights = build.at(w, build.mul_int(build.mul_int(p, K), build.panel))
+            columns = build.at(out, build.mul_int(p, build.panel))
+
+            def block(k: Value, _: list[Value]) -> None:
+                depth = build.min_int(build.sub_int(K, k), BLOCK)
+                part = build.at(weights, build.mul_int(k, build.panel))
+                # the same rows will need what follows in w: the rest of this panel, then the next one
+                ahead = build.at(part, build.mul_int(depth, build.panel))
+                added = build.b.select(build.compare(">", k, 0), build.c(1), accumulate)
+
+                def tile(j: Value, _: list[Value]) -> None:
+                    row = build.add_int(build.mul_int(small, j), build.min_int(j, large))
+                    height = build.add_int(small, build.b.zext(build.compare("<", j, large), i64))
+                    source = build.at(build.at(a, build.mul_int(row, lda)), k)
+                    target = build.at(columns, build.mul_int(row, ldo))
+                    soon = build.at(ahead, build.mul_int(j, build.mul_int(depth, _share(build))), 1)
+                    soon = build.b.select(build.compare("<", j, SHARES), soon, part)  # what is here costs nothing
+                    _choose(build, tiles, height, [source, lda, part, target, ldo, depth, added, soon])
+
+                build.loop(turns, tile)
+
+            build.loop(K, block, step=BLOCK)
+
+        build.loop(last, panel, start=first)
+
+
+def _share(build: Build) -> int:
+    """Bytes of what comes next that a tile asks for, per step of K: six tiles ask for all of it, or a little more."""
+    turn = build.panel * build.bits // 8 * UNROLL
+    return -(-turn // (SHARES * LINE)) * LINE // UNROLL
+
+
+def _choose(build: Build, tiles: list[Value], height: Value, arguments: list[Value]) -> None:
+    """Call the tile of this height, which is 1 or more."""
+    after = build.b.append_basic_block("tiled")
+    switch = build.b.switch(height, after)
+    for count, tile in enumerate(tiles, 1):
+        block = build.b.append_basic_block(f"rows{count}")
+        switch.add_case(build.c(count), block)
+        build.b.position_at_end(block)
+        build.b.call(tile, arguments)
+        build.b.branch(after)
+    build.b.position_at_end(after)
+
+
+def _emit_tile(build: Build, rows: int) -> Value:
+    """Write `tile<rows>(a, lda, w, out, ldo, K, accumulate, ahead)`: rows x one panel, all of K, sums in registers."""
+    vectors, lanes = build.target.tile_vectors, build.lanes
+    # few rows: the registers hold separate sums for k, k+1, ..., which hide the latency of an addition
+    sets = min(UNROLL, build.target.tile_rows // rows)
+    name = f"tile{rows}"
+    with build.function(name, [pointer, i64, pointer, pointer, i64, i64, i64, pointer], internal=True) as arguments:
+        a, lda, w, out, ldo, K, accumulate, ahead = arguments
+        starts = [build.mul_int(lda, row) for row in range(rows)]
+
+        def step(k: Value, sums: list[Value], unroll: int) -> list[Value]:
+            sums = list(sums)
+            weights = build.at(w, build.mul_int(k, build.panel))
+            for u in range(unroll):
+                columns = [build.load(build.at(weights, u * build.panel + v * lanes)) for v in range(vectors)]
+                for row in range(rows):
+                    value = build.splat(build.load_scalar(build.at(build.at(a, build.add_int(starts[row], k)), u)))
+                    for v in range(vectors):
+                        place = ((u % sets) * rows + row) * vectors + v
+                        sums[place] = build.fma(value, columns[v], sums[place])
+            return sums
+
+        def turn(k: Value, sums: list[Value]) -> list[Value]:
+            soon = build.at(ahead, build.mul_int(k, _share(build)), 1)
+            for line in range(_share(build) * UNROLL // LINE):
+                build.prefetch(build.at(soon, line, LINE))
+            return step(k, sums, UNROLL)
+
+        whole = build.sub_int(K, build.b.urem(K, build.c(UNROLL)))
+        sums = build.loop(whole, turn, [build.k(0.0)] * (sets * rows * vectors), step=UNROLL)
+        sums = build.loop(K, lambda k, some: step(k, some, 1), sums, start=whole)
+        size = rows * vectors
+        while len(sums) > size:
+            half = len(sums) // 2 // size * size
+            sums = [build.add(x, y) for x, y in zip(sums[:half], sums[half:])] + sums[2 * half :]
+        _finish(build, sums, out, ldo, accumulate)
+    return build.module.globals[name]
+
+
+def _finish(build: Build, sums: list[Value], out: Value, ldo: Value, accumulate: Value) -> None:
+    """Write the sums, row by row, or add them to what is there."""
+    vectors = build.target.tile_vectors
+    places = [
+        build.at(build.at(out, build.mul_int(ldo, n // vectors)), n % vectors * build.lanes) for n in range(len(sums))
+    ]
+
+    def add() -> None:
+        for value, place in zip(sums, places):
+            build.store(build.add(build.load(place), value), place)
+
+    def write() -> None:
+        for value, place in zip(sums, places):
+            build.store(value, place)
+
+    build.choose(build.compare("!=", accumulate, 0), add, write)

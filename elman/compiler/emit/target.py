@@ -1,0 +1,122 @@
+"""What machine the kernels are for: its vectors, its registers, and LLVM's way to address it.
+
+Nothing here imports llvmlite at import time, so that `import elman` works, and stays quick, without it.
+"""
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import Any
+
+WIDTHS = (512, 256, 128)
+
+
+class NoTarget(Exception):  # noqa: N818 - not a failure: the caller takes another route
+    """No native kernels can be made here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A machine to emit code for. Two equal targets run the same objects."""
+
+    kind: str  # "x86" or "arm"
+    triple: str  # as LLVM writes it, e.g. "x86_64-unknown-linux-gnu"
+    cpu: str  # a generic name: what the machine can do is said by `features`
+    features: str  # LLVM's "+avx2,-avx512f,..."
+    bits: int  # the width of a vector: 512, 256 or 128
+
+    def lanes(self, bits: int) -> int:
+        """How many elements of 32 or 64 bits a vector holds."""
+        return self.bits // bits
+
+    @property
+    def tile_rows(self) -> int:
+        """The most rows of a product that are kept in registers at once."""
+        return 6
+
+    @property
+    def tile_vectors(self) -> int:
+        """Vectors per row of such a tile: 6 x 4 fills 32 registers, 6 x 2 fills 16."""
+        return 4 if self.bits == 512 or self.kind == "arm" else 2
+
+    def panel(self, bits: int) -> int:
+        """Columns of a packed panel of weights, in elements of 32 or 64 bits."""
+        return self.tile_vectors * self.lanes(bits)
+
+    @property
+    def divides_quickly(self) -> bool:
+        """Whether dividing beats estimating an inverse. Measured on AMD's Zen 4; others are taken to be slow."""
+        return "+sse4a" in self.features.split(",")  # which no Intel processor has
+
+    def machine(self) -> Any:
+        """Return a new llvmlite TargetMachine. Level 1 made the products as fast as 2 and 3, at less compile time."""
+        import llvmlite.binding as llvm
+
+        _initialize()
+        return llvm.Target.from_triple(self.triple).create_target_machine(
+            cpu=self.cpu, features=self.features, opt=1, reloc="pic", codemodel="small", jit=True
+        )
+
+
+def host() -> Target:
+    """Return this machine's target, narrowed to ELMAN_VECTOR=512|256|128 where that is set."""
+    return _host(os.environ.get("ELMAN_VECTOR", ""))
+
+
+def narrowed(target: Target, bits: int) -> Target:
+    """Return `target` with vectors of `bits`; the wider instructions are switched off, not just unused."""
+    if bits not in WIDTHS or bits > target.bits:
+        raise NoTarget(
+            f"ELMAN_VECTOR={bits}: this machine's vectors have {target.bits} bits; choose {_choices(target)}"
+        )
+    if bits == target.bits:
+        return target
+    features = target.features
+    if target.bits == 512:
+        off = ("avx512", "avx10", "evex")
+        features = ",".join("-" + name[1:] if name[1:].startswith(off) else name for name in features.split(","))
+    return Target(target.kind, target.triple, target.cpu, features, bits)
+
+
+@functools.cache
+def _host(vector: str) -> Target:
+    target = _widest()
+    if not vector:
+        return target
+    if not vector.isdigit():
+        raise NoTarget(f"ELMAN_VECTOR={vector!r} is not a width in bits; choose {_choices(target)}")
+    return narrowed(target, int(vector))
+
+
+@functools.cache
+def _widest() -> Target:
+    try:
+        import llvmlite.binding as llvm
+    except ImportError as error:
+        raise NoTarget(f"llvmlite is not installed ({error}); pip install llvmlite") from None
+    _initialize()
+    triple = llvm.get_process_triple()
+    architecture = triple.split("-")[0].lower()
+    features = llvm.get_host_cpu_features()
+    flat = features.flatten()
+    if architecture in ("aarch64", "arm64"):
+        return Target("arm", triple, "generic", flat, 128)
+    if architecture not in ("x86_64", "amd64"):
+        raise NoTarget(f"no native kernels for {architecture}; there are some for x86-64 and AArch64")
+    if all(features.get(name) for name in ("avx512f", "avx512bw", "avx512dq", "avx512vl")):
+        return Target("x86", triple, "x86-64", flat, 512)
+    if features.get("avx2") and features.get("fma"):
+        return Target("x86", triple, "x86-64", flat, 256)
+    raise NoTarget("this x86-64 processor has no AVX2 with FMA, which the native kernels need")
+
+
+def _choices(target: Target) -> str:
+    return " or ".join(str(bits) for bits in WIDTHS if bits <= target.bits)
+
+
+@functools.cache
+def _initialize() -> None:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()

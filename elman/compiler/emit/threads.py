@@ -1,0 +1,156 @@
+"""Run one kernel on several threads: torch's own OpenMP threads where there are such, a pool of our own elsewhere.
+
+Torch's threads are already there, awake and next to its data: a launch takes a few microseconds, and a second pool
+beside them would fight over the processors. They are reached through GNU OpenMP's own entry, `GOMP_parallel`.
+"""
+
+import ctypes
+import functools
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from elman.compiler.emit import native
+from elman.compiler.emit.llvm import Build, i32, i64, pointer
+from elman.compiler.emit.target import host
+
+_KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+
+Launch = Callable[[int, int, int], None]
+
+
+def parallel(address: int, args: int, threads: int) -> None:
+    """Call the C function `kernel(void *args, int64 thread, int64 threads)` at `address` on that many threads at once.
+
+    Returns when all are done. Fewer threads may be given, and the kernel is told how many were; all of them run at the
+    same time, so that they may wait for each other. In a forked child there is only one.
+    """
+    if threads <= 1 or _forked:
+        _function(address)(args, 0, 1)
+    else:
+        _launcher()(address, args, threads)
+
+
+def route() -> str:
+    """Name the way that `parallel` takes: "openmp", or "python" (also with ELMAN_THREADS=python at the first call)."""
+    return "python" if _launcher() == _pool.launch else "openmp"
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's threads, and GNU OpenMP would wait for them for ever."""
+    global _forked
+    _forked = True
+
+
+_forked = False
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@functools.lru_cache(maxsize=4096)
+def _function(address: int) -> Any:
+    return _KERNEL(address)
+
+
+@functools.cache
+def _launcher() -> Launch:
+    library = None if os.environ.get("ELMAN_THREADS") == "python" else _libgomp()
+    return _pool.launch if library is None else _openmp(library)
+
+
+# ---- torch's OpenMP threads
+
+
+def _libgomp() -> Any:
+    """Return the libgomp that torch has loaded, or None."""
+    if not sys.platform.startswith("linux"):
+        return None
+    import torch
+
+    near = Path(torch.__file__).parent
+    mapped = {line.split(maxsplit=5)[5].strip() for line in _maps() if "libgomp" in line}
+    paths = sorted(mapped, key=lambda path: not path.startswith(str(near.parent)))
+    for path in [path for path in paths if os.path.exists(path)]:
+        library = ctypes.CDLL(path)
+        if hasattr(library, "GOMP_parallel"):
+            return library
+    return None
+
+
+def _maps() -> list[str]:
+    try:
+        return Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _openmp(library: Any) -> Launch:
+    start = library.GOMP_parallel
+    start.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    start.restype = None
+    number, count = (
+        ctypes.cast(f, ctypes.c_void_p).value for f in (library.omp_get_thread_num, library.omp_get_num_threads)
+    )
+    entry = native.load("openmp", "openmp", _trampoline).address("enter")
+    block = ctypes.c_void_p * 4
+
+    def launch(address: int, args: int, threads: int) -> None:
+        start(entry, block(address, args, number, count), threads, 0)
+
+    return launch
+
+
+def _trampoline() -> Any:
+    """`enter(data)`: ask OpenMP which thread this is, of how many, and call the kernel with that."""
+    build = Build(host(), name="openmp")
+    with build.function("enter", [pointer]) as (data,):
+        kernel, args, number, count = (build.read_pointer(data, slot) for slot in range(4))
+        thread, threads = (build.b.zext(build.call_pointer(f, result=i32), i64) for f in (number, count))
+        build.call_pointer(kernel, args, thread, threads)
+    return build.module
+
+
+# ---- threads of our own
+
+
+class _Pool:
+    """Sleeping Python threads, woken for one launch at a time; ctypes lets go of the GIL while a kernel runs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._work: list[queue.SimpleQueue[tuple[int, int, int]]] = []
+        self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def launch(self, address: int, args: int, threads: int) -> None:
+        with self._lock:
+            helpers = self._grow(threads - 1)
+            for thread in range(helpers):
+                self._work[thread].put((address, args, helpers + 1))
+            _function(address)(args, 0, helpers + 1)
+            for _ in range(helpers):
+                self._done.get()
+
+    def _grow(self, helpers: int) -> int:
+        """Return how many helpers there are to use, of those wished for."""
+        while len(self._work) < helpers:
+            work: queue.SimpleQueue[tuple[int, int, int]] = queue.SimpleQueue()
+            thread = len(self._work) + 1
+            try:
+                threading.Thread(target=self._help, args=(thread, work), name=f"elman-{thread}", daemon=True).start()
+            except RuntimeError:  # the system gives no more threads: fewer do the work
+                return len(self._work)
+            self._work.append(work)
+        return helpers
+
+    def _help(self, thread: int, work: queue.SimpleQueue[tuple[int, int, int]]) -> None:
+        while True:
+            address, args, threads = work.get()
+            _function(address)(args, thread, threads)
+            self._done.put(None)
+
+
+_pool = _Pool()

@@ -1,0 +1,224 @@
+"""What one step computes: nodes in single-assignment order, how time threads them, and nothing that runs.
+
+Every value is a matrix (B, width): a row for each row of the batch. Shared values are a vector (width,), the same for
+every row, or a matrix (rows, width) that stands on the right of a product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+
+class Op(Enum):
+    """The closed set: what a node can be."""
+
+    # leaves; arg is the name, or the number
+    STEP = auto()  # (B, width), another at every step
+    STATE = auto()  # (B, width), what the step before left
+    FIXED = auto()  # (B, width), the same at every step
+    SHARED = auto()  # (width,) or (rows, width), the same for every row and step
+    CONST = auto()  # one number, in every row and column
+    # products with shared matrices, and sums over all rows of all steps
+    MATMUL = auto()  # a @ W; with arg True, a @ W.T
+    OUTER = auto()  # a.T @ b, summed over rows and steps
+    ROWSUM = auto()  # a.sum(rows), summed over steps
+    # number by number; a source of width 1 serves every column
+    ADD = auto()
+    SUB = auto()
+    MUL = auto()
+    DIV = auto()
+    NEG = auto()
+    EXP = auto()
+    EXPM1 = auto()
+    LOG = auto()
+    LOG1P = auto()
+    SQRT = auto()
+    ABS = auto()
+    ERF = auto()
+    SIN = auto()
+    COS = auto()
+    SIGMOID = auto()
+    TANH = auto()
+    SOFTPLUS = auto()  # log(1 + exp(a))
+    MAX = auto()
+    MIN = auto()
+    LT = auto()  # comparisons give 1 and 0
+    LE = auto()
+    EQ = auto()
+    WHERE = auto()  # second source where the first is not 0, else the third
+    DETACH = auto()  # the value, with no gradient
+    # columns
+    SLICE = auto()  # columns arg[0] to arg[1]
+    CAT = auto()  # sources side by side
+    # across the width, giving width 1
+    SUM = auto()
+    LARGEST = auto()
+
+
+LEAVES = {Op.STEP, Op.STATE, Op.FIXED, Op.SHARED, Op.CONST}
+TOTALS = {Op.OUTER, Op.ROWSUM}
+ACROSS = {Op.SUM, Op.LARGEST}
+COLUMNS = {Op.SLICE, Op.CAT}
+POINTWISE = set(Op) - LEAVES - TOTALS - ACROSS - COLUMNS - {Op.MATMUL}
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One value. Two nodes are the same only if they are one object; `simplify` makes equal ones one."""
+
+    op: Op
+    src: tuple[Node, ...] = ()
+    arg: Any = None
+    width: int = 1
+    rows: int = 0  # of a shared matrix or of OUTER; 0 for all else
+    where: str = ""  # file:line of the step that asked for it
+
+    def __repr__(self) -> str:
+        return show_node(self)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One step and how time threads it: what leaves it at each step, what it carries on, what it sums up.
+
+    `reverse`: time runs from the last step to the first.
+    """
+
+    per_step: Mapping[str, Node]
+    carried: Mapping[str, Node]
+    summed: Mapping[str, Node] = field(default_factory=dict)
+    reverse: bool = False
+
+    @property
+    def roots(self) -> list[Node]:
+        return [*self.carried.values(), *self.per_step.values(), *self.summed.values()]
+
+    def nodes(self) -> list[Node]:
+        """Every node, sources before their users."""
+        return order(self.roots)
+
+    def leaves(self, op: Op) -> dict[str, Node]:
+        """The leaves of one kind, by name."""
+        return {node.arg: node for node in self.nodes() if node.op is op}
+
+    def rebuilt(self, new: Callable[[Node], Node]) -> Loop:
+        """The same loop with every output replaced."""
+
+        def each(outputs: Mapping[str, Node]) -> dict[str, Node]:
+            return {name: new(node) for name, node in outputs.items()}
+
+        return Loop(each(self.per_step), each(self.carried), each(self.summed), self.reverse)
+
+
+def order(roots: Iterable[Node]) -> list[Node]:
+    """All that the roots are computed from, sources first, in the order of first use."""
+    seen: set[Node] = set()
+    out: list[Node] = []
+    stack = [(root, False) for root in reversed(list(roots))]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            out.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((s, False) for s in reversed(node.src) if s not in seen)
+    return out
+
+
+def const(value: float, width: int = 1) -> Node:
+    """A number."""
+    return Node(Op.CONST, (), float(value), width)
+
+
+def pointwise(op: Op, *src: Node, where: str = "") -> Node:
+    """A node computed number by number; its width is that of its widest source."""
+    return Node(op, src, None, max(s.width for s in src), 0, where)
+
+
+def matmul(a: Node, weight: Node, transposed: bool = False, where: str = "") -> Node:
+    """a @ W, or a @ W.T: a (B, K), W (K, N) or (N, K)."""
+    return Node(Op.MATMUL, (a, weight), transposed, weight.rows if transposed else weight.width, 0, where)
+
+
+def columns(a: Node, low: int, high: int, where: str = "") -> Node:
+    """Columns low to high of a."""
+    return a if (low, high) == (0, a.width) else Node(Op.SLICE, (a,), (low, high), high - low, 0, where)
+
+
+def cat(*src: Node, where: str = "") -> Node:
+    """Values side by side."""
+    return src[0] if len(src) == 1 else Node(Op.CAT, src, None, sum(s.width for s in src), 0, where)
+
+
+def across(op: Op, a: Node, where: str = "") -> Node:
+    """A row's sum or largest number."""
+    return Node(op, (a,), None, 1, 0, where)
+
+
+def check(loop: Loop) -> Loop:
+    """The loop, or an AssertionError that names the node which breaks the rules above. For tests."""
+    states = loop.leaves(Op.STATE)
+    for name, node in states.items():
+        assert name in loop.carried, f"state {name} is read but never carried on"
+        assert node.width == loop.carried[name].width, f"state {name} changes its width"
+    for node in loop.nodes():
+        assert node.width >= 1, show_node(node)
+        if node.op in LEAVES:
+            assert not node.src, show_node(node)
+        elif node.op is Op.MATMUL:
+            a, weight = node.src
+            assert weight.op is Op.SHARED, show_node(node)
+            assert weight.rows, show_node(node)
+            inner, outer = (weight.width, weight.rows) if node.arg else (weight.rows, weight.width)
+            assert (a.width, node.width) == (inner, outer), show_node(node)
+        elif node.op is Op.OUTER:
+            assert (node.rows, node.width) == (node.src[0].width, node.src[1].width), show_node(node)
+        elif node.op is Op.SLICE:
+            assert 0 <= node.arg[0] < node.arg[1] <= node.src[0].width, show_node(node)
+            assert node.width == node.arg[1] - node.arg[0], show_node(node)
+        elif node.op is Op.CAT:
+            assert node.width == sum(s.width for s in node.src), show_node(node)
+        elif node.op in POINTWISE:
+            assert {s.width for s in node.src} <= {1, node.width}, show_node(node)
+        assert node.op in {*TOTALS, Op.ADD} or not any(s.op in TOTALS for s in node.src), show_node(node)
+    return loop
+
+
+def show_node(node: Node, name: Callable[[Node], str] = lambda node: node.op.name.lower()) -> str:
+    """One node as text, its sources by their names."""
+    parts = [name(s) for s in node.src]
+    if node.arg not in (None, False):
+        parts.append(f"{node.arg:g}" if isinstance(node.arg, float) else str(node.arg).replace("True", "transposed"))
+    return f"{node.op.name.lower()}({', '.join(parts)})"
+
+
+def show(loop: Loop, part: Mapping[Node, str] | None = None, places: bool = False) -> str:
+    """The loop as text, a line a node; with `part`, under the headings before, during and after."""
+    nodes = [n for n in loop.nodes() if n.op not in (Op.SHARED, Op.CONST)]
+    names = {n: f"v{i}" for i, n in enumerate(n for n in nodes if n.op not in LEAVES)}
+
+    def name(node: Node) -> str:
+        if node in names:
+            return names[node]
+        text = f"{node.arg:g}" if node.op is Op.CONST else str(node.arg)
+        return f"{text}(t-1)" if node.op is Op.STATE else text
+
+    def line(node: Node) -> str:
+        text = f"{names[node]} = {show_node(node, name)}"
+        size = f"{node.rows} x {node.width}" if node.rows else str(node.width)
+        return f"  {text:<44} # {size}" + (f"  {node.where}" if places and node.where else "")
+
+    lines = []
+    for heading in ("before", "during", "after") if part else ("",):
+        inside = [n for n in nodes if n in names and (part is None or part[n] == heading)]
+        lines += [f"{heading}:"] * bool(heading and inside) + [line(n) for n in inside]
+    outputs = [f"{k} = {name(n)}" for k, n in loop.per_step.items()]
+    carries = [f"{k}(t) = {name(n)}" for k, n in loop.carried.items()]
+    totals = [f"{k} = {name(n)}" for k, n in loop.summed.items()]
+    for label, items in (("each step", outputs), ("carried", carries), ("summed", totals)):
+        lines += [f"{label}: {', '.join(items)}"] * bool(items)
+    return "\n".join(lines)

@@ -1,0 +1,307 @@
+"""Which way a recurrence runs: fused, reference or plain -- the first that can, and never in silence."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from elman.cell.base import Signature, State
+from elman.compiler import Given, Program, Traced, UntraceableError, emitter, segment_length, simplify, trace, verify
+from elman.compiler.trace import ROWS
+from elman.errors import BackendWarning, CellError, OptionError
+from elman.module.owner import describe_owner, fingerprint, hooked, offered
+from elman.module.plain import Rows, choose, column, one_step, unroll, without_padding
+
+BACKENDS = ("fused", "reference", "plain")
+_forced: ContextVar[str | None] = ContextVar("backend", default=None)
+_said: set[tuple[str, str]] = set()
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Run every layer inside the block in one way: "fused", "reference" or "plain".
+
+        with elman.backend("plain"):     # a Python loop: print and step through the cell's own code
+            y, state = layer(x)
+
+    Errors: OptionError for another name; CellError inside the block where a layer cannot run that way.
+    """
+    if name not in BACKENDS:
+        raise OptionError(f"backend must be one of {', '.join(BACKENDS)}; got {name!r}")
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+@dataclass
+class Recurrence:
+    """What a layer unfolds: a step, whose tensors belong to `owner`, and how it wants it run."""
+
+    owner: Any
+    step: Callable[..., Any]
+    signature: Signature
+    reverse: bool = False
+    strict: bool = False
+    checkpoint: int | str | None = None
+
+
+@dataclass
+class Plan:
+    """How one call is run, and why not faster."""
+
+    backend: str
+    reason: str
+    program: Program | None = None
+    traced: Traced | None = None
+
+
+@dataclass
+class Known:
+    """What has been found about one owner: traced steps, or why there is none; programs by backend."""
+
+    traced: dict[Any, Traced | str] = field(default_factory=dict)
+    programs: dict[Any, Program] = field(default_factory=dict)
+
+
+_known: WeakKeyDictionary[Any, Known] = WeakKeyDictionary()
+
+
+def unfold(
+    what: Recurrence,
+    x: Tensor,
+    state: State,
+    first: State | None,
+    rows: Rows,
+    watch: Sequence[str],
+    context: Mapping[str, Any],
+) -> tuple[Tensor, State, dict[str, Tensor]]:
+    """y (T, B, K), the last state, watched values; the fastest way that can. Arguments as in `plain.unroll`."""
+    plan = choose_plan(what, x, state, first, rows, watch, context)
+    if plan.program is None or plan.traced is None:
+        found = unroll(
+            what.step, what.signature, x, state, first, rows, reverse=what.reverse, watch=watch, context=context
+        )
+        say(what, plan, len(x))  # only now: a step that is wrong has raised its own error
+        return found
+    say(what, plan, len(x))
+    given = inputs(what, x, state, first, rows, context, plan.traced)
+    outputs, last = plan.program(given, segment_length(what.checkpoint, len(x)))
+    shaped = {name: value.unflatten(-1, plan.traced.shapes[name] or (1,)) for name, value in outputs.items()}
+    shaped = {name: value if plan.traced.shapes[name] else value.squeeze(-1) for name, value in shaped.items()}
+    new = (last[name].unflatten(-1, old.shape[1:]) if old.dim() > 2 else last[name] for name, old in zip(last, state))
+    return shaped["y"], what.signature.State(*new), {name: shaped[f"watch:{name}"] for name in watch}
+
+
+def choose_plan(
+    what: Recurrence,
+    x: Tensor,
+    state: State,
+    first: State | None,
+    rows: Rows,
+    watch: Sequence[str],
+    context: Mapping[str, Any],
+) -> Plan:
+    """The way this call runs; a CellError where `strict` or a forced backend ask for another."""
+    forced = _forced.get()
+    plan = (
+        Plan("plain", "asked for")
+        if forced == "plain"
+        else best_plan(what, x, state, first, rows, watch, context, forced)
+    )
+    if (forced and plan.backend != forced) or (what.strict and plan.backend != "fused"):
+        raise CellError(f"{slower(what, plan)} (asked for: {forced or 'fused, by strict=True'})")
+    return plan
+
+
+def slower(what: Recurrence, plan: Plan) -> str:
+    """Which way it runs and why, in a line."""
+    return f"{describe_owner(what.owner)} runs on the {plan.backend} backend: {plan.reason}"
+
+
+def say(what: Recurrence, plan: Plan, steps: int) -> None:
+    """Say once that a call runs in a slower way than it could, unless it was asked for."""
+    key = (describe_owner(what.owner), plan.reason)
+    if plan.backend != "fused" and _forced.get() is None and steps > 1 and key not in _said:
+        _said.add(key)
+        warnings.warn(slower(what, plan), BackendWarning, stacklevel=7)
+
+
+def best_plan(
+    what: Recurrence,
+    x: Tensor,
+    state: State,
+    first: State | None,
+    rows: Rows,
+    watch: Sequence[str],
+    context: Mapping[str, Any],
+    forced: str | None,
+) -> Plan:
+    """The fastest way that can run this call."""
+    if reason := unsuited(what, x, state, context):
+        return Plan("plain", reason)
+    masks = (rows.reset is not None, rows.active is not None)
+    widths = tuple(tuple(s.shape[1:]) for s in state)
+    static = tuple((k, describe_context(v, x)) for k, v in sorted(context.items()))
+    kind = (x.shape[-1], x.dtype, x.device.type)
+    key = (fingerprint(what.owner), kind, masks, widths, static, tuple(watch), what.reverse)
+    known = _known.setdefault(what.owner, Known())
+    if key not in known.traced:
+        known.traced[key] = traced(what, x, state, masks, watch, context)
+    found = known.traced[key]
+    if isinstance(found, str):
+        return Plan("plain", found)
+    name, emit, reason = emitter(found.loop, x, forced)
+    if (key, name) not in known.programs:
+        known.programs[key, name] = Program(found.loop, emit)
+    return Plan(name, reason, known.programs[key, name], found)
+
+
+def unsuited(what: Recurrence, x: Tensor, state: State, context: Mapping[str, Any]) -> str:
+    """Why this call cannot be compiled at all; empty if it can."""
+    if x.dtype not in (torch.float32, torch.float64):
+        return f"its input is {x.dtype}; compiled steps take float32 and float64"
+    for name, value in zip(what.signature.state, state):
+        if value.dtype != x.dtype:
+            return f"its state '{name}' is {value.dtype} while its input is {x.dtype}"
+    for name, value in context.items():
+        if isinstance(value, Tensor) and value.dtype not in (x.dtype, torch.bool):
+            return f"its context '{name}' is {value.dtype} while its input is {x.dtype}"
+    if torch.is_autocast_enabled(x.device.type):
+        return "autocast changes the types inside a step"
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "torch.func transforms (vmap, grad) go through the step"
+    return hooked(what.owner)
+
+
+def describe_context(value: Any, x: Tensor) -> Any:
+    """What of a context argument a trace depends on: a tensor's kind, or the value itself."""
+    if isinstance(value, Tensor):
+        return (
+            "rows" if by_row(value, x) else "shared",
+            tuple(value.shape[1 if by_row(value, x) else 0 :]),
+            value.dtype,
+        )
+    return (type(value), value if isinstance(value, (int, float, str, bool, type(None))) else id(value))
+
+
+def by_row(value: Tensor, x: Tensor) -> bool:
+    """The context holds a row for each row of the batch."""
+    return value.dim() >= 2 and value.shape[0] == x.shape[1]
+
+
+def traced(
+    what: Recurrence,
+    x: Tensor,
+    state: State,
+    masks: tuple[bool, bool],
+    watch: Sequence[str],
+    context: Mapping[str, Any],
+) -> Traced | str:
+    """The step as a graph, proved on random numbers against torch's own gradients; or why there is none."""
+    draw = torch.Generator(x.device).manual_seed(0)
+
+    def sample(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=draw, dtype=x.dtype, device=x.device).mul_(0.8).add_(0.1)
+
+    per_step = {"x": sample(ROWS, x.shape[-1]) * 2 - 1}
+    for name, there in zip(("reset", "active"), masks):
+        if there:
+            per_step[name] = torch.tensor([True, False, True], device=x.device)
+    states = {name: sample(ROWS, *value.shape[1:]) for name, value in zip(what.signature.state, state)}
+    fixed = {f"first:{name}": sample(*value.shape) for name, value in states.items()} if masks[0] else {}
+    shared = offered(what.owner)
+    plain: dict[str, Any] = {}
+    for name, value in context.items():
+        if isinstance(value, Tensor) and by_row(value, x):
+            given = sample(ROWS, *value.shape[1:])
+            fixed[name] = given > 0.5 if value.dtype == torch.bool else given
+        else:
+            plain[name] = value
+            if isinstance(value, Tensor):
+                shared[f"context.{name}"] = value
+
+    def step(steps: Mapping[str, Tensor], before: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Any:
+        return masked_step(what, steps, before, kept, watch, plain)
+
+    try:
+        found = trace(step, per_step, states, fixed, shared)
+        found = replace(found, loop=replace(simplify(found.loop), reverse=what.reverse))
+        verify(found, step, per_step, states, fixed, shared)
+    except UntraceableError as error:
+        return str(error)
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, CellError, AssertionError) as error:
+        return f"tracing the step failed: {type(error).__name__}: {error}"
+    return found
+
+
+def masked_step(
+    what: Recurrence,
+    per_step: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    fixed: Mapping[str, Tensor],
+    watch: Sequence[str],
+    context: Mapping[str, Any],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """One step with its resets and lengths, as `plain.unroll` does it: what the graph is traced from."""
+    names = what.signature.state
+    before: State = tuple(state[name] for name in names)
+    if "reset" in per_step:
+        before = choose(per_step["reset"], tuple(fixed[f"first:{name}"] for name in names), before)
+    own = {name: value for name, value in fixed.items() if not name.startswith("first:")}
+    y, new, values = one_step(what.step, what.signature, per_step["x"], before, watch, {**context, **own})
+    active = per_step.get("active")
+    if active is not None:
+        new = choose(active, new, before)
+    outputs = {"y": y}
+    for name in watch:
+        outputs[f"watch:{name}"] = values[name] if name in values else new[names.index(name)]
+    if active is not None:
+        outputs = {k: v.masked_fill(~column(active, v), 0) for k, v in outputs.items()}
+    return outputs, dict(zip(names, new))
+
+
+def inputs(
+    what: Recurrence,
+    x: Tensor,
+    state: State,
+    first: State | None,
+    rows: Rows,
+    context: Mapping[str, Any],
+    found: Traced,
+) -> Given:
+    """The tensors of one call under the names that the graph knows them by."""
+    names, B = what.signature.state, x.shape[1]
+    if rows.active is not None:
+        x = without_padding(x, rows.active)
+    per_step = {"x": x}
+    for name, mask in (("reset", rows.before(what.reverse)), ("active", rows.active)):
+        if mask is not None:
+            per_step[name] = mask.to(x.dtype).unsqueeze(-1)
+    fixed = {f"first:{name}": value for name, value in zip(names, first or ())}
+    fixed.update({k: v for k, v in context.items() if isinstance(v, Tensor) and by_row(v, x)})
+    fixed = {name: value.to(x.dtype).reshape(B, -1) for name, value in fixed.items()}
+    shared = offered(what.owner, found.reads)
+    shared.update({f"context.{k}": v for k, v in context.items() if f"context.{k}" in found.reads})
+    return Given(
+        per_step,
+        {name: value.reshape(B, -1) for name, value in zip(names, state)},
+        fixed,
+        found.shared(shared),
+        (x.shape[0], B),
+    )
+
+
+def owner_of(step: Callable[..., Any]) -> Any:
+    """Whose tensors a bare step reads: its module's if it is a module's method, else the function itself."""
+    owner = getattr(step, "__self__", None)
+    return owner if isinstance(owner, nn.Module) else step

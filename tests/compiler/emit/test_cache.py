@@ -1,0 +1,159 @@
+"""Compiled objects on disk: found again, checked, and never loaded from where others may write."""
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("llvmlite")
+
+from elman.compiler.emit import cache, native
+from elman.compiler.emit.llvm import Build, pointer
+from elman.compiler.emit.target import NoTarget, host
+
+try:
+    host()
+except NoTarget as reason:
+    pytest.skip(str(reason), allow_module_level=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of this test alone, and a process that remembers nothing."""
+    monkeypatch.setenv("ELMAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(native, "_memo", {})
+    return tmp_path / "cache"
+
+
+class Builder:
+    """Makes a module whose `answer(out)` writes a number, and counts how often."""
+
+    calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        build = Build(host(), "f64")
+        with build.function("answer", [pointer]) as (out,):
+            build.store_scalar(build.scalar(42.0), out)
+        return build.module
+
+
+def answer(code: native.Code) -> float:
+    out = ctypes.c_double()
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(code.address("answer"))(ctypes.addressof(out))
+    return out.value
+
+
+def load_anew(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> native.Code:
+    """Load as a new process would."""
+    monkeypatch.setattr(native, "_memo", {})
+    code = native.load("answer", "a key", builder)
+    assert answer(code) == 42.0
+    return code
+
+
+def test_a_second_process_does_not_build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = Builder()
+    assert not load_anew(builder, monkeypatch).kept
+    assert native.load("answer", "a key", builder) is native.load("answer", "a key", builder)
+    assert load_anew(builder, monkeypatch).kept
+    assert builder.calls == 1
+    assert cache.problem() is None
+    assert (folder.stat().st_mode & 0o777) == 0o700
+    with pytest.raises(KeyError, match="no function 'question'"):
+        native.load("answer", "a key", builder).address("question")
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "flipped", "another"])
+def test_a_damaged_entry_is_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    builder = Builder()
+    load_anew(builder, monkeypatch)
+    (entry,) = folder.iterdir()
+    data = entry.read_bytes()
+    if damage == "another":
+        cache.write("another key", data[-100:])
+        (other,) = set(folder.iterdir()) - {entry}
+        other.replace(entry)
+    else:
+        middle = len(data) // 2
+        flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        entry.write_bytes({"empty": b"", "short": data[:-1], "flipped": flipped}[damage])
+    assert not load_anew(builder, monkeypatch).kept
+    assert load_anew(builder, monkeypatch).kept
+    assert builder.calls == 2
+
+
+def test_two_processes_at_once(folder: Path) -> None:
+    script = "from elman.compiler.emit.product import products; print(products('f64').panel)"
+    runs = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outputs = [run.communicate(timeout=60) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    assert [path.suffix for path in folder.iterdir()] == [".o"]
+
+
+def test_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELMAN_CACHE", "off")
+    builder = Builder()
+    load_anew(builder, monkeypatch)
+    load_anew(builder, monkeypatch)
+    assert builder.calls == 2
+    assert cache.problem() == "switched off by ELMAN_CACHE=off"
+
+
+def test_a_folder_that_cannot_be_made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.write_text("a file stands where the folder should be")
+    load_anew(Builder(), monkeypatch)
+    assert "cannot be made" in (cache.problem() or "")
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+def test_a_folder_that_cannot_be_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir(mode=0o500)
+    load_anew(Builder(), monkeypatch)
+    assert "cannot be written" in (cache.problem() or "")
+
+
+def test_a_full_disk_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "replace", full)
+    load_anew(Builder(), monkeypatch)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+def test_a_folder_that_others_may_write_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+    builder = Builder()
+    load_anew(builder, monkeypatch)
+    folder.chmod(mode)
+    assert not load_anew(builder, monkeypatch).kept
+    assert "others may write" in (cache.problem() or "")
+    assert cache.read("a key") is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX owners")
+def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = Builder()
+    load_anew(builder, monkeypatch)
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    assert not load_anew(builder, monkeypatch).kept
+    assert "belongs to another user" in (cache.problem() or "")
+
+
+def test_the_customary_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ELMAN_CACHE", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.folder() == tmp_path / "elman"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache.folder() == tmp_path / ".cache" / "elman"
