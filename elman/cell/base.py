@@ -61,10 +61,10 @@ class Cell(nn.Module):
 
     def initial(self, batch_size: int) -> State:
         """The state before the first step: (B, width) each, zeros unless `learn_initial` was called."""
-        like = next(iter(self.parameters()), torch.empty(0))
+        like = next(self.parameters(), torch.empty(0))
         states = []
         for name, size in self.state_sizes.items():
-            learned: Tensor | None = getattr(self, f"initial_{name}", None)
+            learned = self._parameters.get(f"initial_{name}")
             states.append(like.new_zeros(batch_size, size) if learned is None else learned.expand(batch_size, -1))
         return self.signature.State(*states)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import cached_property
 from typing import Any
 
 
@@ -98,6 +99,10 @@ class Loop:
 
     def nodes(self) -> list[Node]:
         """Every node, sources before their users."""
+        return self._nodes
+
+    @cached_property
+    def _nodes(self) -> list[Node]:
         return order(self.roots)
 
     def leaves(self, op: Op) -> dict[str, Node]:
@@ -196,6 +201,9 @@ def show_node(node: Node, name: Callable[[Node], str] = lambda node: node.op.nam
     return f"{node.op.name.lower()}({', '.join(parts)})"
 
 
+WHEN = {Op.STEP: "(t)", Op.STATE: "(t-1)"}
+
+
 def show(loop: Loop, part: Mapping[Node, str] | None = None, places: bool = False) -> str:
     """The loop as text, a line a node; with `part`, under the headings before, during and after."""
     nodes = [n for n in loop.nodes() if n.op not in (Op.SHARED, Op.CONST)]
@@ -204,8 +212,9 @@ def show(loop: Loop, part: Mapping[Node, str] | None = None, places: bool = Fals
     def name(node: Node) -> str:
         if node in names:
             return names[node]
-        text = f"{node.arg:g}" if node.op is Op.CONST else str(node.arg)
-        return f"{text}(t-1)" if node.op is Op.STATE else text
+        if node.op is Op.CONST:
+            return f"{node.arg:g}"
+        return f"{node.arg}{WHEN.get(node.op, '')}"
 
     def line(node: Node) -> str:
         text = f"{names[node]} = {show_node(node, name)}"

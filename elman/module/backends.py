@@ -17,9 +17,10 @@ from elman.cell.base import Signature, State
 from elman.compiler import Given, Program, Traced, UntraceableError, emitter, segment_length, simplify, trace, verify
 from elman.compiler.trace import ROWS
 from elman.errors import BackendWarning, CellError, OptionError
-from elman.module.owner import describe_owner, fingerprint, hooked, offered
+from elman.module.owner import Snapshot, describe_owner, offered
 from elman.module.plain import Rows, choose, column, one_step, unroll, without_padding
 
+MASKS = ("mask:reset", "mask:active")
 BACKENDS = ("fused", "reference", "plain")
 _forced: ContextVar[str | None] = ContextVar("backend", default=None)
 _said: set[tuple[str, str]] = set()
@@ -63,6 +64,7 @@ class Plan:
     reason: str
     program: Program | None = None
     traced: Traced | None = None
+    snapshot: Snapshot | None = None
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Known:
 
     traced: dict[Any, Traced | str] = field(default_factory=dict)
     programs: dict[Any, Program] = field(default_factory=dict)
+    snapshot: Snapshot | None = None
 
 
 _known: WeakKeyDictionary[Any, Known] = WeakKeyDictionary()
@@ -87,19 +90,25 @@ def unfold(
 ) -> tuple[Tensor, State, dict[str, Tensor]]:
     """y (T, B, K), the last state, watched values; the fastest way that can. Arguments as in `plain.unroll`."""
     plan = choose_plan(what, x, state, first, rows, watch, context)
-    if plan.program is None or plan.traced is None:
+    if plan.program is None or plan.traced is None or plan.snapshot is None:
         found = unroll(
             what.step, what.signature, x, state, first, rows, reverse=what.reverse, watch=watch, context=context
         )
         say(what, plan, len(x))  # only now: a step that is wrong has raised its own error
         return found
     say(what, plan, len(x))
-    given = inputs(what, x, state, first, rows, context, plan.traced)
+    given = inputs(what, x, state, first, rows, context, plan.traced, plan.snapshot)
     outputs, last = plan.program(given, segment_length(what.checkpoint, len(x)))
-    shaped = {name: value.unflatten(-1, plan.traced.shapes[name] or (1,)) for name, value in outputs.items()}
-    shaped = {name: value if plan.traced.shapes[name] else value.squeeze(-1) for name, value in shaped.items()}
+    shaped = {name: reshaped(value, plan.traced.shapes[name]) for name, value in outputs.items()}
     new = (last[name].unflatten(-1, old.shape[1:]) if old.dim() > 2 else last[name] for name, old in zip(last, state))
     return shaped["y"], what.signature.State(*new), {name: shaped[f"watch:{name}"] for name in watch}
+
+
+def reshaped(value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(T, B, width) with its columns in the shape that the step gave them."""
+    if len(shape) == 1:
+        return value
+    return value.unflatten(-1, shape) if shape else value.squeeze(-1)
 
 
 def choose_plan(
@@ -153,17 +162,26 @@ def best_plan(
     widths = tuple(tuple(s.shape[1:]) for s in state)
     static = tuple((k, describe_context(v, x)) for k, v in sorted(context.items()))
     kind = (x.shape[-1], x.dtype, x.device.type)
-    key = (fingerprint(what.owner), kind, masks, widths, static, tuple(watch), what.reverse)
     known = _known.setdefault(what.owner, Known())
+    if known.snapshot is None or not known.snapshot.holds():
+        known.snapshot = Snapshot(what.owner)
+    if any(known.snapshot.hooks):
+        return Plan("plain", "a module inside the step has hooks, which must run at every step")
+    quick = (kind, masks, widths, static, tuple(watch), what.reverse, forced)
+    if quick in known.snapshot.plans:
+        return known.snapshot.plans[quick]
+    key = (known.snapshot.fingerprint, *quick[:-1])
     if key not in known.traced:
         known.traced[key] = traced(what, x, state, masks, watch, context)
     found = known.traced[key]
     if isinstance(found, str):
-        return Plan("plain", found)
-    name, emit, reason = emitter(found.loop, x, forced)
-    if (key, name) not in known.programs:
-        known.programs[key, name] = Program(found.loop, emit)
-    return Plan(name, reason, known.programs[key, name], found)
+        plan = Plan("plain", found)
+    else:
+        name, emit, reason = emitter(found.loop, x, forced)
+        program = known.programs.setdefault((key, name), Program(found.loop, emit))
+        plan = Plan(name, reason, program, found, known.snapshot)
+    known.snapshot.plans[quick] = plan
+    return plan
 
 
 def unsuited(what: Recurrence, x: Tensor, state: State, context: Mapping[str, Any]) -> str:
@@ -180,7 +198,7 @@ def unsuited(what: Recurrence, x: Tensor, state: State, context: Mapping[str, An
         return "autocast changes the types inside a step"
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return "torch.func transforms (vmap, grad) go through the step"
-    return hooked(what.owner)
+    return ""
 
 
 def describe_context(value: Any, x: Tensor) -> Any:
@@ -214,7 +232,7 @@ def traced(
         return torch.rand(shape, generator=draw, dtype=x.dtype, device=x.device).mul_(0.8).add_(0.1)
 
     per_step = {"x": sample(ROWS, x.shape[-1]) * 2 - 1}
-    for name, there in zip(("reset", "active"), masks):
+    for name, there in zip(MASKS, masks):
         if there:
             per_step[name] = torch.tensor([True, False, True], device=x.device)
     states = {name: sample(ROWS, *value.shape[1:]) for name, value in zip(what.signature.state, state)}
@@ -255,11 +273,11 @@ def masked_step(
     """One step with its resets and lengths, as `plain.unroll` does it: what the graph is traced from."""
     names = what.signature.state
     before: State = tuple(state[name] for name in names)
-    if "reset" in per_step:
-        before = choose(per_step["reset"], tuple(fixed[f"first:{name}"] for name in names), before)
+    reset, active = (per_step.get(name) for name in MASKS)
+    if reset is not None:
+        before = choose(reset, tuple(fixed[f"first:{name}"] for name in names), before)
     own = {name: value for name, value in fixed.items() if not name.startswith("first:")}
     y, new, values = one_step(what.step, what.signature, per_step["x"], before, watch, {**context, **own})
-    active = per_step.get("active")
     if active is not None:
         new = choose(active, new, before)
     outputs = {"y": y}
@@ -278,23 +296,24 @@ def inputs(
     rows: Rows,
     context: Mapping[str, Any],
     found: Traced,
+    snapshot: Snapshot,
 ) -> Given:
     """The tensors of one call under the names that the graph knows them by."""
     names, B = what.signature.state, x.shape[1]
     if rows.active is not None:
         x = without_padding(x, rows.active)
     per_step = {"x": x}
-    for name, mask in (("reset", rows.before(what.reverse)), ("active", rows.active)):
+    for name, mask in zip(MASKS, (rows.before(what.reverse), rows.active)):
         if mask is not None:
             per_step[name] = mask.to(x.dtype).unsqueeze(-1)
     fixed = {f"first:{name}": value for name, value in zip(names, first or ())}
     fixed.update({k: v for k, v in context.items() if isinstance(v, Tensor) and by_row(v, x)})
     fixed = {name: value.to(x.dtype).reshape(B, -1) for name, value in fixed.items()}
-    shared = offered(what.owner, found.reads)
+    shared = snapshot.read(found.reads) if snapshot.stable else offered(what.owner, found.reads)
     shared.update({f"context.{k}": v for k, v in context.items() if f"context.{k}" in found.reads})
     return Given(
         per_step,
-        {name: value.reshape(B, -1) for name, value in zip(names, state)},
+        {name: value if value.dim() == 2 else value.reshape(B, -1) for name, value in zip(names, state)},
         fixed,
         found.shared(shared),
         (x.shape[0], B),

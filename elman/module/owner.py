@@ -4,14 +4,55 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
+from operator import is_
 from types import FunctionType
 from typing import Any
 
 from torch import Tensor, nn
 
-PLAIN = (int, float, complex, str, bytes, bool, type(None))
+PLAIN = {int, float, complex, str, bytes, bool, type(None)}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-INSIDE = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "_is_full_backward_hook", *HOOKS}
+INSIDE = set(nn.Module().__dict__) - {"training"}
+
+
+class Snapshot:
+    """What an owner holds at one moment, kept so that the same moment is recognised at little cost.
+
+    It holds the very objects, and so compares by identity: what is still there has not changed, unless it can change
+    within -- a list, say -- and then `stable` is false.
+    """
+
+    def __init__(self, owner: Any) -> None:
+        found = list(modules(owner))
+        self.stable = isinstance(owner, nn.Module)
+        self.groups: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
+        self.tensors: dict[str, tuple[dict[str, Any], str]] = {}
+        for path, module in found:
+            for group in (module._parameters, module._buffers, module._modules, module.__dict__):
+                self.groups.append((group, tuple(group.values())))
+                for name, value in group.items():
+                    if isinstance(value, Tensor):
+                        self.tensors[f"{path}.{name}"] = (group, name)
+                    elif name not in INSIDE and not isinstance(value, nn.Module) and type(value) not in PLAIN:
+                        self.stable = (self.stable and isinstance(value, tuple)) or name == "state_sizes"
+        self.shapes = [(value, value.shape) for group, name in self.tensors.values() for value in (group[name],)]
+        self.hooks = [getattr(m, hooks) for _, m in found if m is not owner for hooks in HOOKS]
+        self.fingerprint = fingerprint(owner)
+        self.plans: dict[Any, Any] = {}  # of calls while the owner is as it is
+
+    def holds(self) -> bool:
+        """The owner is as it was."""
+        return (
+            self.stable
+            and all(
+                len(group) == len(values) and all(map(is_, group.values(), values)) for group, values in self.groups
+            )
+            and all(tensor.shape == shape for tensor, shape in self.shapes)
+        )
+
+    def read(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Tensors by name, as they are now."""
+        return {name: self.tensors[name][0][self.tensors[name][1]] for name in names if name in self.tensors}
 
 
 def modules(owner: Any) -> Iterator[tuple[str, nn.Module]]:
@@ -58,11 +99,13 @@ def fingerprint(owner: Any) -> Any:
     seen: dict[int, int] = {}
     parts: list[Any] = []
     for path, module in modules(owner):
-        parts.append((path, type(module), module.training))
+        parts.append((path, type(module)))
         for group in (module._parameters, module._buffers, module.__dict__):
             for name, value in group.items():
-                if name not in INSIDE:
-                    parts.append((name, plain(value, seen)))
+                if type(value) in PLAIN:  # the common case first: this runs at every call
+                    parts.append(value)
+                elif name not in INSIDE:
+                    parts.append(plain(value, seen))
     if not isinstance(owner, nn.Module):
         parts.extend((k, plain(v, seen)) for k, v in surroundings(owner).items())
     return tuple(parts)
@@ -70,23 +113,15 @@ def fingerprint(owner: Any) -> Any:
 
 def plain(value: Any, seen: dict[int, int]) -> Any:
     """A value's part in a fingerprint: hashable, equal only where a trace would be the same."""
-    if isinstance(value, PLAIN):
-        return (type(value).__name__, value)
     if isinstance(value, Tensor):
-        return (tuple(value.shape), value.dtype, value.device.type, seen.setdefault(id(value), len(seen)))
+        return (value.shape, value.dtype, value.device.type, seen.setdefault(id(value), len(seen)))
+    if type(value) in PLAIN:
+        return (type(value), value)
     if isinstance(value, (tuple, list)):
         return tuple(plain(v, seen) for v in value)
     if isinstance(value, dict):
         return tuple((str(k), plain(v, seen)) for k, v in value.items())
     return id(value)
-
-
-def hooked(owner: Any) -> str:
-    """Why a module inside the step must be called each time; empty if none must."""
-    for path, module in modules(owner):
-        if module is not owner and any(getattr(module, hooks) for hooks in HOOKS):
-            return f"{path} has hooks, which must run at every step"
-    return ""
 
 
 def describe_owner(owner: Any) -> str:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from elman.compiler.emit import native, threads
-from elman.compiler.emit.kernel import FIXED_SLOTS, Kernel, Layout
+from elman.compiler.emit.kernel import Kernel, Layout
+from elman.compiler.emit.linear import Linear, linear
 from elman.compiler.emit.llvm import FLAG_BYTES, Build
+from elman.compiler.emit.outer import outer
 from elman.compiler.emit.plan import Plan, plan
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import MEANING, Given, Result, constant
 from elman.compiler.emit.target import Target, host
-from elman.compiler.graph import LEAVES, Loop, Node, Op, show
+from elman.compiler.graph import Loop, Node, Op, order, show
 
 TYPES = {torch.float32: "f32", torch.float64: "f64"}
-BY_PANEL_ROWS = 8  # up to so many rows a thread, threads share the columns of a product rather than the rows
+WIDE_ROWS = 6  # rows a thread from which each thread runs its own rows; below, threads share each product
 
 
 def emit(loop: Loop, target: Target | None = None) -> Callable[[Given], Result]:
@@ -28,44 +29,50 @@ def emit(loop: Loop, target: Target | None = None) -> Callable[[Given], Result]:
 
 
 class Emitted:
-    """A planned loop; one compiled kernel for each element type."""
+    """A loop; one compiled kernel for each element type and way of splitting the work."""
 
     def __init__(self, loop: Loop, target: Target) -> None:
         self.loop, self.target = loop, target
-        self.kernels: dict[torch.dtype, Compiled] = {}
+        self.kernels: dict[tuple[torch.dtype, bool], Compiled] = {}
 
-    @cached_property
-    def plan(self) -> Plan:
-        return plan(self.loop)
+    def compiled(self, dtype: torch.dtype, wide: bool) -> Compiled:
+        """The kernel, from memory, from the disk, or new."""
+        if (dtype, wide) not in self.kernels:
+            self.kernels[dtype, wide] = Compiled(self.loop, wide, TYPES[dtype], self.target)
+        return self.kernels[dtype, wide]
 
     def __call__(self, given: Given) -> Result:
         some = next(iter([*given.per_step.values(), *given.state.values()]))
-        if some.dtype not in self.kernels:
-            self.kernels[some.dtype] = Compiled(self.plan, TYPES[some.dtype], self.target)
-        return run(self.plan, self.kernels[some.dtype], given, some)
+        wide = given.size[1] >= WIDE_ROWS * torch.get_num_threads()
+        kernel = self.compiled(some.dtype, wide)
+        return run(kernel.plan, kernel, given, some)
 
 
 class Compiled:
-    """The kernel of a plan for one element type."""
+    """A planned loop and its kernel, for one element type."""
 
-    def __init__(self, made: Plan, dtype: str, target: Target) -> None:
+    def __init__(self, loop: Loop, wide: bool, dtype: str, target: Target) -> None:
         self.shared = products(dtype, target)
+        self.linear = linear(dtype, target)
         self.panel = self.shared.panel
-        self.layout = Layout(made, self.panel)
+        self.plan = plan(loop, wide, self.panel)
+        self.layout = Layout(self.plan, self.panel)
+        self.states = loop.leaves(Op.STATE)
 
         def build() -> object:
             module = Build(target, dtype, "unfolded")
-            Kernel(made, module).write()
+            Kernel(self.plan, module).write()
             return module.module
 
-        code = native.load("unfolded", f"{dtype}\n{show(made.loop)}\n{made.loop.reverse}", build, target)
+        name = f"{dtype} {'wide' if wide else 'narrow'} {'reverse' if loop.reverse else 'forward'}"
+        code = native.load("unfolded", f"{name}\n{show(loop)}", build, target)
         self.address = code.address("kernel")
         self.kept = code.kept
 
 
 def run(made: Plan, kernel: Compiled, given: Given, some: Tensor) -> Result:
     """Products ahead, the kernel, products behind."""
-    whole = Whole(made, given, some)
+    whole = Whole(kernel.linear, given, some)
     for node in made.ahead:
         whole.compute(node)
     carried, stored, paths, totals = launch(made, kernel, given, whole, some)
@@ -74,13 +81,15 @@ def run(made: Plan, kernel: Compiled, given: Given, some: Tensor) -> Result:
     for name, path in paths.items():
         node = made.loop.carried[name]
         whole.put(node, path[after])
-        for leaf in whole.leaves:
-            if leaf.op is Op.STATE and leaf.arg == name:
-                whole.put(leaf, path[before])
+        if name in kernel.states:
+            whole.put(kernel.states[name], path[before])
     for node, value in stored.items():
         whole.put(node, value)
     for node, value in totals.items():
         whole.values[node] = value
+    for name, node in made.loop.summed.items():
+        if node.rows and given.shared[name].stride(0) == 1:
+            whole.turned.update(order([node]))
     for node in made.behind:
         whole.compute(node)
     return Result(
@@ -93,12 +102,12 @@ def run(made: Plan, kernel: Compiled, given: Given, some: Tensor) -> Result:
 class Whole:
     """Values of all steps at once, as torch sees them: (T * B, width), or (B, width) where steps do not differ."""
 
-    def __init__(self, made: Plan, given: Given, some: Tensor) -> None:
-        self.given, self.some = given, some
+    def __init__(self, linear: Linear, given: Given, some: Tensor) -> None:
+        self.given, self.some, self.linear = given, some, linear
         self.T, self.B = given.size
-        self.leaves = [n for n in made.loop.nodes() if n.op in LEAVES]
         self.values: dict[Node, Tensor] = {}
         self.still: set[Node] = set()  # the same at every step
+        self.turned: set[Node] = set()  # gradients of matrices that lie transposed in memory, as a Linear's do
 
     def put(self, node: Node, value: Tensor) -> None:
         """Enter a sequence (T, B, width)."""
@@ -126,70 +135,83 @@ class Whole:
             sources = [v.repeat(self.T, 1) if s in self.still else v for s, v in zip(node.src, sources)]
         elif fixed:
             self.still.add(node)
-        self.values[node] = MEANING[node.op](node, *sources)
+        if node.op is Op.MATMUL:
+            a, weight = sources
+            self.values[node] = self.linear(a, weight.t() if node.arg else weight)
+        elif node.op is Op.OUTER:
+            a, b = sources
+            self.values[node] = self.outer(a, b, node in self.turned)
+        else:
+            self.values[node] = MEANING[node.op](node, *sources)
+
+    def outer(self, a: Tensor, b: Tensor, turned: bool) -> Tensor:
+        """The transpose of a, times b; `turned`: laid out the other way round."""
+        a, b = (b, a) if turned else (a, b)
+        out = a.new_empty(a.shape[1], b.shape[1])
+        a, b = (v if v.stride(1) == 1 or v.shape[1] == 1 else v.contiguous() for v in (a, b))
+        outer(a, b, out)
+        return out.t() if turned else out
 
     def sequence(self, node: Node) -> Tensor:
         """A value as (T, B, width)."""
         value = self.get(node)
         moving = node not in self.still and value.dim() == 2 and node.op not in (Op.SHARED, Op.CONST)
-        return value.view(self.T, self.B, -1) if moving else value.expand(self.T, self.B, node.width)
+        return value.unflatten(0, (self.T, self.B)) if moving else value.expand(self.T, self.B, node.width)
 
 
 Launched = tuple[dict[str, Tensor], dict[Node, Tensor], dict[str, Tensor], dict[Node, Tensor]]
 
 
 def launch(made: Plan, kernel: Compiled, given: Given, whole: Whole, some: Tensor) -> Launched:
-    """Fill the block, run the kernel; returns last states, stored sequences, paths of states, totals."""
+    """Fill the block in the order of its layout and run the kernel: last states, stored sequences, paths, totals."""
     (T, B), layout, panel = given.size, kernel.layout, kernel.panel
     count = torch.get_num_threads()
-    by_panel = count > 1 and BY_PANEL_ROWS * count >= B
-    parts = min(count, B)
-    per_part = B if by_panel else -(-B // parts)
-    parts = count if by_panel else -(-B // per_part)
-    slots: dict[str, int] = {"T": T, "B": B, "parts": parts, "per_part": per_part, "by_panel": int(by_panel)}
+    per_part = -(-B // count) if made.wide else B
+    parts = -(-B // per_part) if made.wide else count
+    scratch = parts * per_part * layout.per_row
+    shared = 0 if made.wide else 2 * B * layout.shared_per_row
+    sizes = [K * -(-N // panel) * panel for K, N in made.matrices]
+    work = some.new_empty(scratch + shared + sum(sizes))
+    flags = torch.zeros(parts * FLAG_BYTES, dtype=torch.uint8)
+    size, start = work.element_size(), work.data_ptr()
     keep: list[Tensor] = []  # what the kernel reads must live until it ends
-
-    def new(*shape: int) -> Tensor:
-        keep.append(some.new_empty(shape))
-        return keep[-1]
-
-    slots["scratch"] = new(parts * per_part * layout.per_row).data_ptr()
-    slots["shared"] = new(2 * B * layout.shared_per_row if by_panel else 0).data_ptr()
-    keep.append(torch.zeros(count * FLAG_BYTES, dtype=torch.uint8))
-    slots["flags"] = keep[-1].data_ptr()
-    slots["product"], slots["pack"] = kernel.shared.product, kernel.shared.pack
-    for i, node in enumerate(made.streams):
-        value = stream(whole, node)
-        keep.append(value)
-        slots[f"stream{i}"] = value.data_ptr()
-        slots[f"stream{i}.t"], slots[f"stream{i}.r"] = value.stride(0), value.stride(1)
-    for i, node in enumerate(made.vectors):
-        keep.append(whole.get(node).contiguous())
-        slots[f"vector{i}"] = keep[-1].data_ptr()
-    for i, (node, transposed) in enumerate(made.weights):
+    block = [
+        T,
+        B,
+        parts,
+        per_part,
+        start,
+        start + scratch * size,
+        flags.data_ptr(),
+        kernel.shared.product,
+        kernel.shared.pack,
+    ]
+    for node in made.streams:
+        keep.append(value := stream(whole, node))
+        block += value.data_ptr(), value.stride(0), value.stride(1)
+    for node in made.vectors:
+        keep.append(value := whole.get(node).contiguous())
+        block.append(value.data_ptr())
+    packed = start + (scratch + shared) * size
+    for (node, _), length in zip(made.weights, sizes):
         weight = whole.get(node)
-        K, N = (node.width, node.rows) if transposed else (node.rows, node.width)
-        slots[f"weight{i}"] = weight.data_ptr()
-        slots[f"weight{i}.k"], slots[f"weight{i}.n"] = weight.stride()
-        slots[f"packed{i}"] = new(K * -(-N // panel) * panel).data_ptr()
+        block += weight.data_ptr(), *weight.stride(), packed
+        packed += length * size
     carried, paths = {}, {}
     for name, node in made.loop.carried.items():
         first = given.state[name]
-        first = first if first.stride(-1) == 1 or node.width == 1 else first.contiguous()
+        keep.append(first := first if first.stride(-1) == 1 or node.width == 1 else first.contiguous())
         carried[name] = some.new_empty(B, node.width)
-        keep.append(first)
-        slots[f"first:{name}"], slots[f"first:{name}.r"] = first.data_ptr(), first.stride(0)
-        slots[f"last:{name}"], slots[f"path:{name}"] = carried[name].data_ptr(), 0
         if name in made.paths:
             paths[name] = some.new_empty(T + 1, B, node.width)
-            slots[f"path:{name}"] = paths[name].data_ptr()
+        path = paths[name].data_ptr() if name in paths else 0
+        block += first.data_ptr(), first.stride(0), carried[name].data_ptr(), path
     stored = {node: some.new_empty(T, B, node.width) for node in made.stored}
-    slots.update({f"stored{i}": value.data_ptr() for i, value in enumerate(stored.values())})
     sums = [some.new_zeros(count, node.width) for node in made.totals]
-    slots.update({f"total{i}": value.data_ptr() for i, value in enumerate(sums)})
-    block = (ctypes.c_int64 * len(layout.slots))(*(slots[name] for name in layout.slots))
-    threads.parallel(kernel.address, ctypes.addressof(block), count if by_panel else parts)
-    totals = {node: value[0] if by_panel else value.sum(0) for node, value in zip(made.totals, sums)}
+    block += [value.data_ptr() for value in (*stored.values(), *sums)]
+    array = (ctypes.c_int64 * len(block))(*block)
+    threads.parallel(kernel.address, ctypes.addressof(array), parts)
+    totals = {node: value.sum(0) if made.wide else value[0] for node, value in zip(made.totals, sums)}
     return carried, stored, paths, totals
 
 
@@ -204,6 +226,3 @@ def stream(whole: Whole, node: Node) -> Tensor:
     if not any(value.stride()):
         return value[:1, :1].contiguous().expand(whole.T, whole.B, -1)
     return value.contiguous()
-
-
-assert len(set(FIXED_SLOTS)) == len(FIXED_SLOTS)

@@ -1,8 +1,8 @@
 """One kernel for a whole sequence: the steps of a plan as LLVM code.
 
-The kernel is called as kernel(block, thread, threads). It splits the work in one of two ways, told by the block: rows
-of the batch (each thread runs all steps for its rows, without waiting), or panels of the products (for small batches:
-every thread computes all rows, each its share of the columns of a product, and they meet after each product).
+The kernel is called as kernel(block, thread, threads). With a wide plan each thread runs all steps for its own rows of
+the batch, without waiting. With a narrow one every thread computes all rows, but only its share of the columns of a
+product, and they meet after each product; the first thread writes the results.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from elman.compiler.emit.llvm import Build, Value, i64, pointer
 from elman.compiler.emit.plan import Phase, Place, Plan, Sweep, needs
 from elman.compiler.graph import Node, Op
 
-FIXED_SLOTS = ("T", "B", "parts", "per_part", "by_panel", "scratch", "shared", "flags", "product", "pack")
+FIXED_SLOTS = ("T", "B", "parts", "per_part", "scratch", "shared", "flags", "product", "pack")
 
 
 def apply(build: Build, node: Node, *src: Value) -> Value:
@@ -120,12 +120,14 @@ class Kernel:
         with build.function("kernel", [pointer, i64, i64]) as (block, thread, threads):
             self.block, self.thread, self.threads = block, thread, threads
             restore = build.flush_denormals()
-            self.T, self.B, self.parts, self.per_part, mode = map(self.integer, FIXED_SLOTS[:5])
-            self.by_panel = build.compare("!=", mode, 0)
+            self.T, self.B, self.parts, self.per_part = map(self.integer, FIXED_SLOTS[:4])
             self.pack()
-            rest = build.sub_int(build.add_int(self.parts, build.sub_int(threads, 1)), thread)
-            mine = build.b.select(self.by_panel, build.c(1), build.div_int(rest, threads))
-            build.loop(mine, lambda i, _: self.part(i))
+            if self.plan.wide:  # there may be fewer threads than parts
+                rest = build.sub_int(build.add_int(self.parts, build.sub_int(threads, 1)), thread)
+                mine = build.div_int(rest, threads)
+                build.loop(mine, lambda i, _: self.part(build.add_int(thread, build.mul_int(i, threads))))
+            else:
+                self.part(thread)
             restore()
 
     def integer(self, name: str) -> Value:
@@ -141,10 +143,7 @@ class Kernel:
             return
         for i, (node, transposed) in enumerate(self.plan.weights):
             K, N = (node.width, node.rows) if transposed else (node.rows, node.width)
-            panels = -(-N // build.panel)
-            low, high = (
-                build.div_int(build.mul_int(build.add_int(self.thread, more), panels), self.threads) for more in (0, 1)
-            )
+            low, high = self.share(-(-N // build.panel))
             strides = [self.integer(f"weight{i}.{axis}") for axis in ("nk" if transposed else "kn")]
             build.call_pointer(
                 self.address("pack"), self.address(f"weight{i}"), *strides, build.c(K), build.c(N),
@@ -154,19 +153,24 @@ class Kernel:
 
     # ---- one part of the batch
 
-    def part(self, i: Value) -> None:
+    def part(self, number: Value) -> None:
         build = self.build
-        number = build.add_int(self.thread, build.mul_int(i, self.threads))
-        self.row0 = build.b.select(self.by_panel, build.c(0), build.mul_int(number, self.per_part))
+        self.row0 = build.mul_int(number, self.per_part) if self.plan.wide else build.c(0)
         self.count = build.min_int(self.per_part, build.sub_int(self.B, self.row0))
         area = build.mul_int(build.mul_int(number, self.per_part), self.layout.per_row)
         self.scratch = build.at(self.address("scratch"), area)
-        first = build.compare("==", self.thread, 0)
-        self.writes_out = build.b.or_(build.b.not_(self.by_panel), first)
+        self.first = build.compare("==", self.thread, 0)
         for name in self.plan.loop.carried:
             self.copy_state(name, "first")
         build.loop(self.T, lambda n, _: self.step(n))
-        build.when(self.writes_out, self.copy_last)
+        if self.plan.wide:
+            self.copy_last()
+        else:
+            build.when(self.first, self.copy_last)
+
+    def output(self, pointer: Value, own: Value) -> Value:
+        """Where an output goes: for all but the first thread of a narrow plan, to rows of their own."""
+        return pointer if self.plan.wide else self.build.b.select(self.first, pointer, own)
 
     def private(self, key: object) -> Value:
         """The temporary rows of this part."""
@@ -184,7 +188,7 @@ class Kernel:
         slot = build.sub_int(self.T, n) if self.plan.loop.reverse else n
         row = build.add_int(build.mul_int(slot, self.B), self.row0)
         path = build.at(self.address(f"path:{name}"), build.mul_int(row, width))
-        return build.b.select(self.writes_out, path, own)
+        return self.output(path, own)
 
     def copy_state(self, name: str, which: str) -> None:
         """Bring the given state in, or the last one out."""
@@ -240,8 +244,7 @@ class Kernel:
         for i, node in enumerate(plan.stored):
             row = build.add_int(build.mul_int(self.t, self.B), self.row0)
             out = build.at(self.address(f"stored{i}"), build.mul_int(row, node.width))
-            place = build.b.select(self.writes_out, out, self.private(("own", node)))
-            self.at[Place("stored", node)] = Rows(place, node.width)
+            self.at[Place("stored", node)] = Rows(self.output(out, self.private(("own", node))), node.width)
         for node in plan.temps:
             self.at[Place("temp", node)] = Rows(self.temp_rows(node), self.layout.rows[node][1])
         for phase in plan.phases:
@@ -251,13 +254,12 @@ class Kernel:
                 build.loop(self.count, lambda r, _, phase=phase: self.row(phase, r))  # type: ignore[misc]
 
     def temp_rows(self, node: Node) -> Value:
-        own = self.private(node)
-        if node.op is not Op.MATMUL:
-            return own
+        if node.op is not Op.MATMUL or self.plan.wide:
+            return self.private(node)
         build = self.build
         half = build.mul_int(build.b.and_(self.n, build.c(1)), self.layout.shared_per_row)
         before = build.mul_int(build.add_int(half, self.layout.shared[node]), self.B)
-        return build.b.select(self.by_panel, build.at(self.address("shared"), before), own)
+        return build.at(self.address("shared"), before)
 
     def rows(self, node: Node) -> Rows:
         """Where a value in memory lies."""
@@ -271,18 +273,39 @@ class Kernel:
         while source.op is Op.SLICE:
             low += source.arg[0]
             source = source.src[0]
-        side, out = self.rows(source), self.at[Place("temp", node)]
+        side, out = self.rows(source), self.at[self.plan.home[node]]
         K, panels = node.src[0].width, -(-node.width // build.panel)
         i = self.plan.weights.index((node.src[1], bool(node.arg)))
-        share = [build.div_int(build.mul_int(build.add_int(self.thread, m), panels), self.threads) for m in (0, 1)]
-        first = build.b.select(self.by_panel, share[0], build.c(0))
-        last = build.b.select(self.by_panel, share[1], build.c(panels))
-        build.call_pointer(
-            self.address("product"), build.at(side.start, low), build.c(side.stride), self.address(f"packed{i}"),
-            out.start, build.c(out.stride), self.count, build.c(K), first, last, build.c(0),
-        )  # fmt: skip
+
+        def multiply(first: Value, last: Value) -> None:
+            build.call_pointer(
+                self.address("product"), build.at(side.start, low), build.c(side.stride), self.address(f"packed{i}"),
+                out.start, build.c(out.stride), self.count, build.c(K), first, last, build.c(0),
+            )  # fmt: skip
+
+        if self.plan.wide:
+            multiply(build.c(0), build.c(panels))
+            return
+        first, last = self.share(panels)
+        back = build.compare("!=", build.b.and_(self.n, build.c(1)), 0)
+
+        def panel(p: Value, _: object) -> None:
+            """Every other step from the last panel to the first: what was read last is still in the cache."""
+            turned = build.sub_int(build.add_int(first, build.sub_int(last, 1)), p)
+            p = build.b.select(back, turned, p)
+            multiply(p, build.add_int(p, 1))
+
+        build.loop(last, panel, start=first)
         done = build.add_int(build.mul_int(self.n, self.barriers), 2 + self.product_number(node))
-        build.when(self.by_panel, lambda: build.barrier(self.address("flags"), self.thread, self.threads, done))
+        build.barrier(self.address("flags"), self.thread, self.threads, done)
+
+    def share(self, panels: int) -> tuple[Value, Value]:
+        """This thread's panels, from and to."""
+        build = self.build
+        low, high = (
+            build.div_int(build.mul_int(build.add_int(self.thread, more), panels), self.threads) for more in (0, 1)
+        )
+        return low, high
 
     def product_number(self, node: Node) -> int:
         return [p for phase in self.plan.phases for p in phase.products].index(node)

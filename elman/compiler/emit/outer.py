@@ -1,12 +1,13 @@
 """The sum of outer products over all rows, which is what a weight's gradient is: a^T b, for a (K, M) and b (K, N).
 
 A register tile holds 6 rows of M by one panel of columns of N and goes through a block of K once. Both factors are
-copied so that the tile reads them in order: a into strips of 6 columns, b into one panel at a time, which then stays in
+copied so that the tile reads them in order: a into strips of columns, b into one panel at a time, which then stays in
 the second cache while all strips go past it. No transposition is needed: the tile reads both by rows of K.
 """
 
 import ctypes
 import functools
+import math
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,12 +21,12 @@ from elman.compiler.emit.target import Target, host
 if TYPE_CHECKING:
     from torch import Tensor
 
+FEW = 2  # rows for which there is a smaller tile
 UNROLL = 4  # steps of K in one turn of the loop
-DEPTH = 512  # the most steps of K between two visits to out; fewer, so that all visits are as long
+DEPTH = 384  # the most steps of K between two visits to out; fewer, so that all visits are as long
 CHUNK = 1 << 19  # bytes of a that are copied at once: with a panel of b they fit into the second cache
-BURST = 8  # rows of a that are copied together: a page of the copy is written to once, not 8 times
 SLOTS = ("a", "lda", "b", "ldb", "out", "ldo", "K", "M", "N", "scratch", "scratch elements per thread")
-ALONE = 4_000_000  # multiplications below which waking another thread costs more than it saves
+ALONE = 1_500_000  # multiplications below which waking another thread costs more than it saves
 DTYPES = {"torch.float32": "f32", "torch.float64": "f64"}
 
 
@@ -34,21 +35,19 @@ class Outers:
     """The address of `outer(block, thread, threads)` for one target and element type, and the sizes it works in."""
 
     outer: int
-    rows: int  # of a register tile
+    strip: int  # columns of a that are copied side by side
     panel: int  # columns of a register tile
     bits: int  # of an element
 
     @property
     def strips(self) -> int:
-        """The most strips of `rows` columns of a that a thread holds a copy of."""
-        return CHUNK // (DEPTH * self.rows * self.bits // 8)
+        """The most strips of a that a thread holds a copy of."""
+        return max(CHUNK // (DEPTH * self.strip * self.bits // 8), 1)
 
-    def scratch(self, M: int, K: int) -> int:
-        """Elements of scratch that each thread needs: a panel of b and the strips of a. Whole cache lines."""
-        depth = min(K, DEPTH)
-        strips = min(self.strips, -(-M // self.rows))
-        size = depth * self.panel + strips * (depth * self.rows + self.panel)
-        return -(-size // 64) * 64
+    def scratch(self, M: int, N: int, K: int) -> int:
+        """Elements of scratch that each thread needs: a panel and the strips. Whole cache lines."""
+        strips = min(self.strips, -(-max(M, N) // self.strip))  # either factor may be the one in strips
+        return -(-min(K, DEPTH) * (self.panel + strips * self.strip) // 16) * 16
 
 
 @functools.cache
@@ -63,12 +62,12 @@ def outers(dtype: str = "f32", target: Target | None = None) -> Outers:
 
     sizes = Build(target, dtype)
     address = native.load("outer", dtype, build, target).address("outer")
-    return Outers(address, target.tile_rows, sizes.panel, sizes.bits)
+    return Outers(address, _strip(sizes), sizes.panel, sizes.bits)
 
 
 def scratch_elements(dtype: str, target: Target | None, M: int, N: int, K: int, count: int) -> int:
     """Elements of scratch, aligned to 64 bytes, for `count` threads: the last slot of the block, times `count`."""
-    return outers(dtype, target).scratch(M, K) * count
+    return outers(dtype, target).scratch(M, N, K) * count
 
 
 # ---- from Python
@@ -90,7 +89,7 @@ _Block = ctypes.c_int64 * len(SLOTS)
 def outer(a: "Tensor", b: "Tensor", out: "Tensor") -> None:
     """out (M, N) = a (K, M)^T b (K, N), on torch's number of threads; neighbours in a row lie side by side in each.
 
-    The sums of a row of `out` do not depend on the number of threads. `out` must not overlap a or b.
+    The bits of `out` do not depend on the number of threads. `out` must not overlap a or b.
     """
     import torch
 
@@ -98,7 +97,7 @@ def outer(a: "Tensor", b: "Tensor", out: "Tensor") -> None:
     (K, M), N = a.shape, b.shape[1]
     work = K * M * N
     count = 1 if work < ALONE else min(torch.get_num_threads(), 2 * work // ALONE)
-    each = made.scratch(M, K)
+    each = made.scratch(M, N, K)
     size = each * count * made.bits // 8
     if _kept.size < size:
         _kept.memory = torch.empty(size + 64, dtype=torch.uint8)
@@ -119,11 +118,16 @@ def emit_outer(build: Build) -> None:
     """
     panels = [_emit_panel(build, vectors) for vectors in range(1, build.target.tile_vectors + 1)]
     strips = _emit_strips(build)
-    rows, width = build.target.tile_rows, build.panel
-    chunk = Outers(0, rows, width, build.bits).strips * rows
+    width, high = build.panel, _strip(build)
+    chunk = Outers(0, high, width, build.bits).strips * high
     with build.function("outer", [pointer, i64, i64]) as (block, thread, count):
         a, b, out, scratch = (build.read_pointer(block, slot) for slot in (0, 2, 4, 9))
         lda, ldb, ldo, K, M, N, each = (build.read_int(block, slot) for slot in (1, 3, 5, 6, 7, 8, 10))
+        swap = _swapped(build, M, N)
+        pairs = ((a, b), (lda, ldb), (M, N), (ldo, build.c(1)))
+        (a, b), (lda, ldb), (M, N), (down, across) = (
+            (build.b.select(swap, y, x), build.b.select(swap, x, y)) for x, y in pairs
+        )
         (top, bottom), (left, right) = _part(build, M, N, thread, count)
         panel_copy = build.at(scratch, build.mul_int(each, thread))
         visits = build.max_int(_ceil(build, K, DEPTH), 1)  # one at least: no rows give zeros
@@ -139,18 +143,28 @@ def emit_outer(build: Build) -> None:
             def part(m: Value, _: list[Value]) -> None:
                 tall = build.min_int(build.sub_int(bottom, m), chunk)
                 build.b.call(strips, [build.at(source_a, m), lda, strip_copies, steps, tall])
-                target = build.at(out, build.mul_int(m, ldo))
+                target = build.at(out, build.mul_int(m, down))
 
                 def panel(n: Value, _: list[Value]) -> None:
                     wide = build.min_int(build.sub_int(right, n), width)
-                    places = [strip_copies, build.at(source_b, n), ldb, panel_copy, build.at(target, n), ldo]
-                    _choose(build, panels, wide, [*places, steps, tall, wide, again])
+                    place = build.at(target, build.mul_int(n, across))
+                    sources = [strip_copies, build.at(source_b, n), ldb, panel_copy]
+                    _choose(build, panels, wide, [*sources, place, down, across, steps, tall, wide, again])
 
                 build.loop(right, panel, start=left, step=width)
 
             build.loop(bottom, part, start=top, step=chunk)
 
         build.loop(visits, visit)
+
+
+def _swapped(build: Build, M: Value, N: Value) -> Value:
+    """Whether b should go into strips and a into panels, so that less of the tiles is empty: N = 1, 17 or 33, say."""
+    plain, other = (
+        build.mul_int(_ceil(build, rows, build.target.tile_rows), _ceil(build, columns, build.lanes))
+        for rows, columns in ((M, N), (N, M))
+    )
+    return build.compare("<", build.mul_int(other, 9), build.mul_int(plain, 8))  # out is then written by elements
 
 
 def _part(build: Build, M: Value, N: Value, thread: Value, count: Value) -> list[tuple[Value, Value]]:
@@ -192,54 +206,46 @@ def _choose(build: Build, panels: list[Value], wide: Value, arguments: list[Valu
 
 
 def _emit_strips(build: Build) -> Value:
-    """Write `strips(a, lda, out, K, columns)`: out[s][k, r] = a[k*lda + s*rows + r], and 0 where there is no column.
-
-    Whole vectors are written, in the order of k, so that each next one covers what was too much; hence the space
-    between strips.
-    """
-    rows, lanes = build.target.tile_rows, build.lanes
+    """Write `strips(a, lda, out, K, columns)`: out[s, k, c] = a[k*lda + s*S + c], and 0 where there is no column."""
+    lanes, width = build.lanes, _strip(build)
     with build.function("strips", [pointer, i64, pointer, i64, i64], internal=True) as (a, lda, out, K, columns):
-        stride = _strip(build, K)
 
-        def burst(k: Value, count: int) -> None:
-            sources = [build.at(a, build.mul_int(build.add_int(k, n), lda)) for n in range(count)]
-            target = build.at(out, build.mul_int(k, rows))
+        def row(k: Value, _: list[Value]) -> None:
+            source, target = build.at(a, build.mul_int(k, lda)), build.at(out, build.mul_int(k, width))
 
             def strip(s: Value, masked: bool) -> None:
-                column = build.mul_int(s, rows)
-                place = build.at(target, build.mul_int(s, stride))
-                for n, source in enumerate(sources):
-                    for c in range(0, rows, lanes):
-                        here, there = build.at(build.at(source, column), c), build.at(place, n * rows + c)
-                        left = build.sub_int(columns, build.add_int(column, c))
-                        value = _load(build, here, left) if masked else build.load(here, min(lanes, rows - c))
-                        build.store(value, there)
+                column = build.mul_int(s, width)
+                here, there = build.at(source, column), build.at(target, build.mul_int(column, K))
+                for c in range(0, width, lanes):
+                    left = build.sub_int(columns, build.add_int(column, c))
+                    place = build.at(here, c)
+                    build.store(_load(build, place, left) if masked else build.load(place), build.at(there, c))
 
-            whole = build.div_int(columns, rows)
+            whole = build.div_int(columns, width)
             build.loop(whole, lambda s, _: strip(s, masked=False))
-            build.loop(_ceil(build, columns, rows), lambda s, _: strip(s, masked=True), start=whole)
+            build.loop(_ceil(build, columns, width), lambda s, _: strip(s, masked=True), start=whole)
 
-        bursts = build.sub_int(K, build.b.urem(K, build.c(BURST)))
-        build.loop(bursts, lambda k, _: burst(k, BURST), step=BURST)
-        build.loop(K, lambda k, _: burst(k, 1), start=bursts)
+        build.loop(K, row)
     return build.module.globals["strips"]
 
 
-def _strip(build: Build, K: Value) -> Value:
-    """Elements from one strip to the next."""
-    return build.add_int(build.mul_int(K, build.target.tile_rows), build.lanes)
+def _strip(build: Build) -> int:
+    """Columns of a strip of a, S: whole vectors, so that the copy is quick, and whole tiles."""
+    return math.lcm(build.target.tile_rows, build.lanes)
 
 
 def _emit_panel(build: Build, vectors: int) -> Value:
-    """Write `panel<vectors>(strips, b, ldb, copy, out, ldo, K, rows, columns, again)`: all rows of one panel of out.
+    """Write `panel<vectors>(strips, b, ldb, copy, out, down, across, K, rows, columns, again)`: one panel of out.
 
-    Copies the panel of b (K, columns), then passes the strips by it. Adds to out if `again`.
+    Copies the panel of b (K, columns), then passes the strips by it, which gives all rows. The results of a row lie
+    `across` elements from each other, those of a column `down`. Adds to out if `again`.
     """
     name, tall = f"panel{vectors}", build.target.tile_rows
-    types = [pointer, pointer, i64, pointer, pointer, *[i64] * 5]
+    types = [pointer, pointer, i64, pointer, pointer, *[i64] * 6]
     with build.function(name, types, internal=True) as arguments:
-        strips, b, ldb, copy, out, ldo, K, rows, columns, again = arguments
+        strips, b, ldb, copy, out, down, across, K, rows, columns, again = arguments
         last = build.sub_int(columns, (vectors - 1) * build.lanes)  # columns of the last vector
+        held = build.local(tall * vectors)
 
         def row(k: Value, _: list[Value]) -> None:
             here, there = build.at(b, build.mul_int(k, ldb)), build.at(copy, build.mul_int(k, vectors * build.lanes))
@@ -249,28 +255,42 @@ def _emit_panel(build: Build, vectors: int) -> Value:
                 build.store(value, build.at(there, v * build.lanes))
 
         def tile(s: Value, _: list[Value]) -> None:
-            target = build.at(out, build.mul_int(build.mul_int(s, tall), ldo))
-            places = [build.at(target, build.mul_int(ldo, r)) for r in range(tall)]
-            for place in places:
-                for v in range(vectors):
-                    build.prefetch(build.at(place, v * build.lanes), level=3)
-            sums = _sums(build, build.at(strips, build.mul_int(s, _strip(build, K))), copy, K, vectors)
-            _finish(build, sums, places, (build.sub_int(rows, build.mul_int(s, tall)), last), again)
+            first = build.mul_int(s, tall)
+            left = build.sub_int(rows, first)
+            inside = build.b.urem(first, build.c(_strip(build)))
+            strip = build.at(strips, build.add_int(build.mul_int(build.sub_int(first, inside), K), inside))
+            target = build.at(out, build.mul_int(first, down))
+
+            def some(high: int) -> None:
+                places = [build.at(target, build.mul_int(down, r)) for r in range(high)]
+                for place in places:
+                    for v in range(vectors):
+                        build.prefetch(build.at(place, v * build.lanes), level=3)
+                sums = _sums(build, strip, copy, K, high, vectors)
+
+                def turned() -> None:
+                    sizes = (build.min_int(left, high), columns)
+                    _turn(build, sums, (held, high), target, (down, across), sizes, again)
+
+                plain = build.compare("==", across, 1)
+                build.choose(plain, lambda: _finish(build, sums, places, (left, last), again), turned)
+
+            build.choose(build.compare(">", left, FEW), lambda: some(tall), lambda: some(FEW))
 
         build.loop(K, row)
         build.loop(_ceil(build, rows, tall), tile)
     return build.module.globals[name]
 
 
-def _sums(build: Build, strip: Value, panel: Value, K: Value, vectors: int) -> list[Value]:
+def _sums(build: Build, strip: Value, panel: Value, K: Value, rows: int, vectors: int) -> list[Value]:
     """The tile's sums over K, row by row, in registers."""
-    rows, lanes = build.target.tile_rows, build.lanes
+    lanes = build.lanes
 
     def step(k: Value, sums: list[Value], unroll: int) -> list[Value]:
-        a, b = build.at(strip, build.mul_int(k, rows)), build.at(panel, build.mul_int(k, vectors * lanes))
+        a, b = build.at(strip, build.mul_int(k, _strip(build))), build.at(panel, build.mul_int(k, vectors * lanes))
         for u in range(unroll):
             columns = [build.load(build.at(b, (u * vectors + v) * lanes)) for v in range(vectors)]
-            values = [build.splat(build.load_scalar(build.at(a, u * rows + r))) for r in range(rows)]
+            values = [build.splat(build.load_scalar(build.at(a, u * _strip(build) + r))) for r in range(rows)]
             pairs = [(value, column) for value in values for column in columns]
             sums = [build.fma(value, column, total) for (value, column), total in zip(pairs, sums)]
         return sums
@@ -308,6 +328,37 @@ def _finish(build: Build, sums: list[Value], places: list[Value], left: tuple[Va
 
     exact = build.b.and_(build.compare(">=", left[0], len(places)), build.compare(">=", left[1], lanes))
     build.choose(exact, lambda: either(True), lambda: either(False))
+
+
+def _turn(
+    build: Build,
+    sums: list[Value],
+    held: tuple[Value, int],
+    out: Value,
+    strides: tuple[Value, Value],
+    sizes: tuple[Value, Value],
+    again: Value,
+) -> None:
+    """Write the sums to places of any strides, or add them, element by element: `held` has space for its rows."""
+    for n, total in enumerate(sums):
+        build.store(total, build.at(held[0], n * build.lanes))
+    width = len(sums) // held[1] * build.lanes
+
+    def column(c: Value, _: list[Value]) -> None:
+        source, target = build.at(held[0], c), build.at(out, build.mul_int(c, strides[1]))
+
+        def row(r: Value, _: list[Value]) -> None:
+            place = build.at(target, build.mul_int(r, strides[0]))
+            value = build.load_scalar(build.at(source, build.mul_int(r, width)))
+
+            def add() -> None:
+                build.store_scalar(build.add(value, build.load_scalar(place)), place)
+
+            build.choose(build.compare("!=", again, 0), add, lambda: build.store_scalar(value, place))
+
+        build.loop(sizes[0], row)
+
+    build.loop(sizes[1], column)
 
 
 def _ceil(build: Build, a: Value, b: Value | int) -> Value:

@@ -52,6 +52,8 @@ class Plan:
     """The schedule of one loop, and every buffer that it needs."""
 
     loop: Loop
+    wide: bool
+    panel: int
     ahead: list[Node]  # computed by torch, for all steps at once
     inside: list[Node]
     behind: list[Node]
@@ -68,10 +70,20 @@ class Plan:
     home: dict[Node, Place] = field(default_factory=dict)  # where a value can be read once written
     written: dict[Node, Moment] = field(default_factory=dict)
 
+    @property
+    def matrices(self) -> list[tuple[int, int]]:
+        """(K, N) of each weight, as the products read it."""
+        return [(n.width, n.rows) if turned else (n.rows, n.width) for n, turned in self.weights]
 
-def plan(loop: Loop) -> Plan:
-    """Divide a loop and schedule its inside."""
-    made = Plan(loop, *divide(loop))
+
+def plan(loop: Loop, wide: bool, panel: int) -> Plan:
+    """Divide a loop and schedule its inside.
+
+    wide: each thread has many rows, so that every product is worth doing at its step, while its sides are in the cache;
+    only sums over all rows stay behind. Otherwise products that need no state are done for all steps at once.
+    panel: columns of a product's tile; a result of whole tiles is written straight to its output.
+    """
+    made = Plan(loop, wide, panel, *divide(loop, wide))
     choose_outputs(made)
     when = moments(made)
     choose_memory(made, when)
@@ -84,25 +96,32 @@ def plan(loop: Loop) -> Plan:
             keep(made, node)
 
 
-def divide(loop: Loop) -> tuple[list[Node], list[Node], list[Node]]:
-    """ahead: products that need no state, and what they need. behind: products and sums that feed none."""
+def divide(loop: Loop, wide: bool) -> tuple[list[Node], list[Node], list[Node]]:
+    """(ahead, inside, behind): products that need no state with what they need; the kernel's; what reads all steps."""
     part = unfold(loop)
     nodes = [n for n in loop.nodes() if n.op not in LEAVES]
-    first = [n for n in nodes if n.op is Op.MATMUL and part[n] == "before"]
-    ahead = {n for n in order(first) if n.op not in LEAVES}
+    still = without_steps(loop)
+    early = [n for n in nodes if n.op is Op.MATMUL and part[n] == "before" and (n in still or not wide)]
+    ahead = {n for n in order(early) if n.op not in LEAVES}
     behind: set[Node] = set()
     for n in nodes:
-        late = n.op is Op.OUTER or (n.op is Op.MATMUL and part[n] == "after") or any(s in behind for s in n.src)
-        outside = n.op is Op.ROWSUM and all(s in ahead or s.op in LEAVES for s in n.src)
-        if n not in ahead and (late or outside):
+        late = n.op is Op.MATMUL and part[n] == "after" and not wide
+        if n not in ahead and (late or n.op is Op.OUTER or any(s in behind for s in n.src)):
             behind.add(n)
-    # what only torch's part needs is left to torch
-    used = set(order([*loop.carried.values(), *(n for n in nodes if part[n] != "before" and n not in behind)]))
-    wanted = set(loop.per_step.values()) | set(loop.summed.values())
-    inside = [n for n in nodes if n not in ahead and n not in behind and (n in used or n in wanted)]
-    rest = [n for n in nodes if n not in ahead and n not in behind and n not in set(inside)]
-    late_nodes = behind | set(rest)
-    return [n for n in nodes if n in ahead], inside, [n for n in nodes if n in late_nodes]
+    outputs = [*loop.per_step.values(), *loop.summed.values(), *loop.carried.values()]
+    needed = {s for n in behind for s in n.src} | set(outputs)
+    inside = [n for n in order(n for n in nodes if n in needed - ahead - behind) if n.op not in LEAVES]
+    return [n for n in nodes if n in ahead], [n for n in inside if n not in ahead], [n for n in nodes if n in behind]
+
+
+def without_steps(loop: Loop) -> set[Node]:
+    """Values that are the same at every step."""
+    moving = {Op.STEP, Op.STATE}
+    still: set[Node] = set()
+    for n in loop.nodes():
+        if n.op not in moving and all(s in still for s in n.src):
+            still.add(n)
+    return still
 
 
 def choose_outputs(made: Plan) -> None:
@@ -161,7 +180,7 @@ def choose_memory(made: Plan, when: Mapping[Node, Moment]) -> None:
         if node in inside and node.op is not Op.MATMUL:
             made.home.setdefault(node, Place("state", name))
     for n in made.stored:
-        if n.op is not Op.MATMUL:
+        if n.op is not Op.MATMUL or straight(made, n):
             made.home.setdefault(n, Place("stored", n))
     pulled = {s for n in made.inside if n.op is not Op.MATMUL for s in n.src}
     sides = {base(n.src[0]) for n in made.inside if n.op is Op.MATMUL}
@@ -169,6 +188,11 @@ def choose_memory(made: Plan, when: Mapping[Node, Moment]) -> None:
         later = n.op in ACROSS and any(when[u][0] > when[n][0] for u in made.inside if n in u.src)
         if n.op is Op.MATMUL or n in sides or later or (n.op is Op.CAT and n in pulled):
             keep(made, n)
+
+
+def straight(made: Plan, node: Node) -> bool:
+    """A product that is written to its output sequence tile by tile, with no temporary rows between."""
+    return made.wide and node.op is Op.MATMUL and node in made.stored and node.width % made.panel == 0
 
 
 def keep(made: Plan, node: Node) -> None:
@@ -216,7 +240,7 @@ def schedule(made: Plan, when: Mapping[Node, Moment]) -> None:
 def places(made: Plan, node: Node) -> list[Place]:
     """Everywhere that a value is written to by a sweep."""
     found = [Place("state", name) for name, n in made.loop.carried.items() if n is node]
-    found += [Place("stored", node)] * (node in made.stored)
+    found += [Place("stored", node)] * (node in made.stored and not straight(made, node))
     return found + [Place("temp", node)] * (node in made.temps and node.op is not Op.MATMUL and node.op not in ACROSS)
 
 
