@@ -59,7 +59,9 @@ class Program:
         names = tuple((group, name) for group in GROUPS for name in getattr(given, group))
         tensors = [getattr(given, group)[name] for group, name in names]
         if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
-            result = run_segments(self.inference(), given, segment, self.loop)
+            result = run_segments(
+                self.inference(), given._replace(out=frozenset(self.loop.per_step)), segment, self.loop
+            )
             return result.per_step, result.carried
         call = Call(self, names, given.size, segment)
         outputs = Unfolded.apply(call, *tensors)
@@ -80,7 +82,7 @@ class Call:
         groups: dict[str, dict[str, Tensor]] = {group: {} for group in GROUPS}
         for (group, name), tensor in zip(self.names, tensors):
             groups[group][name] = tensor
-        return Given(**groups, size=self.size)
+        return Given(groups["per_step"], groups["state"], groups["fixed"], groups["shared"], self.size)
 
 
 class Unfolded(torch.autograd.Function):
@@ -88,13 +90,15 @@ class Unfolded(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        loop, given = call.program.loop, call.given(tensors)
+        loop = call.program.loop
+        given = call.given(tensors)._replace(out=frozenset(loop.per_step))
         wanted = frozenset(n for (_, n), needs in zip(call.names, ctx.needs_input_grad[1:]) if needs)
         ctx.call, ctx.pair, ctx.kept = call, call.program.training(wanted), []
         if call.segment is None:
             result = ctx.pair.run(given)
             ctx.kept = [name for name in ctx.pair.forward.per_step if name not in loop.per_step]
             kept = [result.per_step[name] for name in ctx.kept]
+            ctx.lease = result.lease
         else:
             states: list[dict[str, Tensor]] = []
             result = run_segments(call.program.inference(), given, call.segment, loop, states)
@@ -154,13 +158,17 @@ def gradients(
     cuts = pieces(T, call.segment, loop.reverse)
     for i, (low, high) in reversed(list(enumerate(cuts))):
         part = slice_of(given, low, high)
+        held = None
         if isinstance(kept, dict):
             saved: Mapping[str, Tensor] = kept
         else:
             start = {name: k[i] for name, k in zip(given.state, kept)}
-            saved = pair.run(part._replace(state=start)).per_step
+            forward = pair.run(part._replace(state=start))
+            saved, held = forward.per_step, forward.lease
         steps = {**part.per_step, **saved, **{k: v[low:high] for k, v in dy.items()}}
-        result = pair.run_back(Given(steps, state, given.fixed, given.shared, part.size))
+        leaving = frozenset(back.per_step)
+        result = pair.run_back(Given(steps, state, given.fixed, given.shared, part.size, leaving))
+        del held
         state = result.carried
         gather(found, result, T, low, high)
     for name, value in state.items():

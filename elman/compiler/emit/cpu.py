@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from elman.compiler.emit.linear import Linear, linear
 from elman.compiler.emit.llvm import FLAG_BYTES, Build
 from elman.compiler.emit.outer import outer
 from elman.compiler.emit.plan import Plan, plan
+from elman.compiler.emit.pool import lease
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import MEANING, Given, Result, constant
 from elman.compiler.emit.target import Target, host
@@ -58,6 +60,7 @@ class Compiled:
         self.plan = plan(loop, wide, self.panel)
         self.layout = Layout(self.plan, self.panel)
         self.states = loop.leaves(Op.STATE)
+        self.outers = {name: [n for n in order([node]) if n.op is Op.OUTER] for name, node in loop.summed.items()}
 
         def build() -> object:
             module = Build(target, dtype, "unfolded")
@@ -75,7 +78,7 @@ def run(made: Plan, kernel: Compiled, given: Given, some: Tensor) -> Result:
     whole = Whole(kernel.linear, given, some)
     for node in made.ahead:
         whole.compute(node)
-    carried, stored, paths, totals = launch(made, kernel, given, whole, some)
+    carried, stored, paths, totals, kept = launch(made, kernel, given, whole, some)
     reverse = made.loop.reverse
     before, after = (slice(1, None), slice(None, -1)) if reverse else (slice(None, -1), slice(1, None))
     for name, path in paths.items():
@@ -87,15 +90,16 @@ def run(made: Plan, kernel: Compiled, given: Given, some: Tensor) -> Result:
         whole.put(node, value)
     for node, value in totals.items():
         whole.values[node] = value
-    for name, node in made.loop.summed.items():
-        if node.rows and given.shared[name].stride(0) == 1:
-            whole.turned.update(order([node]))
+    for name, nodes in kernel.outers.items():
+        if given.shared[name].stride(0) == 1:
+            whole.turned.update(nodes)
     for node in made.behind:
         whole.compute(node)
     return Result(
         {name: whole.sequence(node) for name, node in made.loop.per_step.items()},
         carried,
         {name: whole.values[node] for name, node in made.loop.summed.items()},
+        kept,
     )
 
 
@@ -159,7 +163,7 @@ class Whole:
         return value.unflatten(0, (self.T, self.B)) if moving else value.expand(self.T, self.B, node.width)
 
 
-Launched = tuple[dict[str, Tensor], dict[Node, Tensor], dict[str, Tensor], dict[Node, Tensor]]
+Launched = tuple[dict[str, Tensor], dict[Node, Tensor], dict[str, Tensor], dict[Node, Tensor], object]
 
 
 def launch(made: Plan, kernel: Compiled, given: Given, whole: Whole, some: Tensor) -> Launched:
@@ -168,51 +172,56 @@ def launch(made: Plan, kernel: Compiled, given: Given, whole: Whole, some: Tenso
     count = torch.get_num_threads()
     per_part = -(-B // count) if made.wide else B
     parts = -(-B // per_part) if made.wide else count
-    scratch = parts * per_part * layout.per_row
-    shared = 0 if made.wide else 2 * B * layout.shared_per_row
-    sizes = [K * -(-N // panel) * panel for K, N in made.matrices]
-    work = some.new_empty(scratch + shared + sum(sizes))
+    work = [parts * per_part * layout.per_row, 0 if made.wide else 2 * B * layout.shared_per_row]
+    work += [K * -(-N // panel) * panel for K, N in made.matrices]
+    held = lease([(size,) for size in work], some.dtype)
+    scratch, shared, *packed = held.tensors([(size,) for size in work])
     flags = torch.zeros(parts * FLAG_BYTES, dtype=torch.uint8)
-    size, start = work.element_size(), work.data_ptr()
-    keep: list[Tensor] = []  # what the kernel reads must live until it ends
-    block = [
-        T,
-        B,
-        parts,
-        per_part,
-        start,
-        start + scratch * size,
-        flags.data_ptr(),
-        kernel.shared.product,
-        kernel.shared.pack,
-    ]
+    paths, stored, kept = sequences(kernel, given, some)
+    keep: list[object] = [held]  # what the kernel reads must live until it ends
+    block = [T, B, parts, per_part, scratch.data_ptr(), shared.data_ptr(), flags.data_ptr()]
+    block += kernel.shared.product, kernel.shared.pack
     for node in made.streams:
         keep.append(value := stream(whole, node))
         block += value.data_ptr(), value.stride(0), value.stride(1)
     for node in made.vectors:
         keep.append(value := whole.get(node).contiguous())
         block.append(value.data_ptr())
-    packed = start + (scratch + shared) * size
-    for (node, _), length in zip(made.weights, sizes):
+    for (node, _), panels in zip(made.weights, packed):
         weight = whole.get(node)
-        block += weight.data_ptr(), *weight.stride(), packed
-        packed += length * size
-    carried, paths = {}, {}
+        block += weight.data_ptr(), *weight.stride(), panels.data_ptr()
+    carried = {}
     for name, node in made.loop.carried.items():
         first = given.state[name]
         keep.append(first := first if first.stride(-1) == 1 or node.width == 1 else first.contiguous())
         carried[name] = some.new_empty(B, node.width)
-        if name in made.paths:
-            paths[name] = some.new_empty(T + 1, B, node.width)
         path = paths[name].data_ptr() if name in paths else 0
         block += first.data_ptr(), first.stride(0), carried[name].data_ptr(), path
-    stored = {node: some.new_empty(T, B, node.width) for node in made.stored}
     sums = [some.new_zeros(count, node.width) for node in made.totals]
     block += [value.data_ptr() for value in (*stored.values(), *sums)]
     array = (ctypes.c_int64 * len(block))(*block)
     threads.parallel(kernel.address, ctypes.addressof(array), parts)
     totals = {node: value.sum(0) if made.wide else value[0] for node, value in zip(made.totals, sums)}
-    return carried, stored, paths, totals
+    return carried, stored, paths, totals, kept
+
+
+def sequences(kernel: Compiled, given: Given, some: Tensor) -> tuple[dict[str, Tensor], dict[Node, Tensor], object]:
+    """Memory for paths of states and stored values, and the lease on what of it does not leave for good."""
+    (T, B), made = given.size, kernel.plan
+    leaving = {made.loop.per_step[name] for name in given.out}
+    shapes: dict[tuple[str, Any], tuple[int, ...]] = {}
+    for name, node in made.loop.carried.items():
+        if name in made.paths:
+            shapes["path", name] = (T + 1, B, node.width)
+    shapes.update({("stored", node): (T, B, node.width) for node in made.stored})
+    own = [key for key in shapes if (made.loop.carried[key[1]] if key[0] == "path" else key[1]) in leaving]
+    rest = [key for key in shapes if key not in own]
+    held = lease([shapes[key] for key in rest], some.dtype)
+    found = dict(zip(rest, held.tensors([shapes[key] for key in rest])))
+    found.update({key: some.new_empty(shapes[key]) for key in own})
+    paths = {name: value for (kind, name), value in found.items() if kind == "path"}
+    stored = {node: found["stored", node] for node in made.stored}
+    return paths, stored, held
 
 
 def stream(whole: Whole, node: Node) -> Tensor:

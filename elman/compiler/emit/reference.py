@@ -24,6 +24,7 @@ class Result(NamedTuple):
     per_step: dict[str, Tensor]
     carried: dict[str, Tensor]
     summed: dict[str, Tensor]
+    lease: object = None  # to be held as long as anything of the result is read, except what `given.out` names
 
 
 class Given(NamedTuple):
@@ -34,6 +35,7 @@ class Given(NamedTuple):
     fixed: Tensors
     shared: Tensors
     size: tuple[int, int]  # T, B
+    out: frozenset[str] = frozenset()  # outputs of steps that leave for good: they get memory of their own
 
 
 def like(tensor: Tensor, mask: Tensor) -> Tensor:
