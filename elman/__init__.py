@@ -12,7 +12,7 @@ from elman.errors import (
     OptionError,
     RunError,
 )
-from elman.module import Bidirectional, Layer, Recurrent, Stacked, backend, scan
+from elman.module import Bidirectional, Layer, Recurrent, Stacked, backend, check, explain, scan
 
 __version__ = "0.1.0"
 
@@ -32,6 +32,8 @@ __all__ = [
     "Stacked",
     "backend",
     "cell",
+    "check",
+    "explain",
     "scan",
     "watch",
 ]

@@ -47,8 +47,7 @@ class Report:
         bounds += [f"{seconds:g} s"] if seconds else []
         rows = task.about()
         rows["parameters"] = f"{sum(p.numel() for p in task.model.parameters()):,}"
-        way = "plain, the only one so far: a Python loop over the step, torch's autograd"
-        rows["backend"] = f"{way}; cpu, {torch.get_num_threads()} threads"
+        rows["backend"] = f"{rows['backend']}; cpu, {torch.get_num_threads()} threads"
         rows["run"] = (
             f"{folder.path}, {'from step ' + format(step, ',') if step else 'new'}, until {' or '.join(bounds)}"
         )

@@ -7,7 +7,7 @@ import elman
 
 DOOR = """
 BackendWarning Bidirectional Cell CellError DataError DivergenceError ElmanError InputError Layer OptionError Recurrent
-RunError Stacked backend cell scan watch"""
+RunError Stacked backend cell check explain scan watch"""
 
 
 def test_the_door_is_what_it_says():

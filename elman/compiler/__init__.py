@@ -17,7 +17,7 @@ from torch import Tensor
 from elman.compiler.aten_ops import UntraceableError
 from elman.compiler.emit import reference
 from elman.compiler.emit.reference import Given, Result
-from elman.compiler.graph import Loop, show
+from elman.compiler.graph import Costs, Loop, costs, show
 from elman.compiler.run import Program, Runner, segment_length
 from elman.compiler.simplify import simplify
 from elman.compiler.trace import Traced, trace
@@ -25,6 +25,7 @@ from elman.compiler.unfold import unfold
 from elman.compiler.verify import verify
 
 __all__ = [
+    "Costs",
     "Given",
     "Loop",
     "Program",
@@ -32,6 +33,7 @@ __all__ = [
     "Runner",
     "Traced",
     "UntraceableError",
+    "costs",
     "emitter",
     "segment_length",
     "show",

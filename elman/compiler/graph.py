@@ -6,7 +6,7 @@ every row, or a matrix (rows, width) that stands on the right of a product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cached_property
@@ -164,6 +164,29 @@ def across(op: Op, a: Node, where: str = "") -> Node:
     return Node(op, (a,), None, 1, 0, where)
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What running a loop over (T, B) takes."""
+
+    flops: int  # of products; the rest is small beside them
+    outputs: int  # numbers written for every step
+    inside: int  # nodes that wait for the step before
+    products: int  # products among them
+
+
+def costs(loop: Loop, T: int, B: int, during: Collection[Node]) -> Costs:
+    """Count flops and numbers; `during`: the nodes inside the loop."""
+    flops = 0
+    for node in loop.nodes():
+        if node.op is Op.MATMUL:
+            flops += 2 * T * B * node.src[0].width * node.width
+        elif node.op is Op.OUTER:
+            flops += 2 * T * B * node.rows * node.width
+    outputs = T * B * sum(node.width for node in dict.fromkeys(loop.per_step.values()))
+    inside = [node for node in during if node.op not in LEAVES]
+    return Costs(flops, outputs, len(inside), sum(node.op is Op.MATMUL for node in inside))
+
+
 def check(loop: Loop) -> Loop:
     """The loop, or an AssertionError that names the node which breaks the rules above. For tests."""
     states = loop.leaves(Op.STATE)
@@ -197,8 +220,13 @@ def show_node(node: Node, name: Callable[[Node], str] = lambda node: node.op.nam
     """One node as text, its sources by their names."""
     parts = [name(s) for s in node.src]
     if node.arg not in (None, False):
-        parts.append(f"{node.arg:g}" if isinstance(node.arg, float) else str(node.arg).replace("True", "transposed"))
+        parts.append(number(node.arg) if isinstance(node.arg, float) else str(node.arg).replace("True", "transposed"))
     return f"{node.op.name.lower()}({', '.join(parts)})"
+
+
+def number(value: float) -> str:
+    """A number in full: kernels are kept under the text of their loop."""
+    return repr(value).removesuffix(".0")
 
 
 WHEN = {Op.STEP: "(t)", Op.STATE: "(t-1)"}
@@ -213,7 +241,7 @@ def show(loop: Loop, part: Mapping[Node, str] | None = None, places: bool = Fals
         if node in names:
             return names[node]
         if node.op is Op.CONST:
-            return f"{node.arg:g}"
+            return number(node.arg)
         return f"{node.arg}{WHEN.get(node.op, '')}"
 
     def line(node: Node) -> str:

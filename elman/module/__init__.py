@@ -1,8 +1,22 @@
 """Layers: a cell unfolded over time, stacked, in both directions."""
 
 from elman.module.backends import backend
+from elman.module.check import Report, check
+from elman.module.explain import Explanation, explain, ways
 from elman.module.layer import Layer
 from elman.module.recurrent import Recurrent, scan
 from elman.module.stacked import Bidirectional, Stacked
 
-__all__ = ["Bidirectional", "Layer", "Recurrent", "Stacked", "backend", "scan"]
+__all__ = [
+    "Bidirectional",
+    "Explanation",
+    "Layer",
+    "Recurrent",
+    "Report",
+    "Stacked",
+    "backend",
+    "check",
+    "explain",
+    "scan",
+    "ways",
+]

@@ -22,6 +22,7 @@ from elman.module.plain import Rows, choose, column, one_step, unroll, without_p
 
 MASKS = ("mask:reset", "mask:active")
 BACKENDS = ("fused", "reference", "plain")
+_recorded: ContextVar[list[Call] | None] = ContextVar("recorded", default=None)
 _forced: ContextVar[str | None] = ContextVar("backend", default=None)
 _said: set[tuple[str, str]] = set()
 
@@ -65,6 +66,26 @@ class Plan:
     program: Program | None = None
     traced: Traced | None = None
     snapshot: Snapshot | None = None
+
+
+@dataclass
+class Call:
+    """One call of a recurrent layer, for those who ask how it ran."""
+
+    what: Recurrence
+    plan: Plan
+    x: Tensor
+
+
+@contextmanager
+def recorded() -> Iterator[list[Call]]:
+    """Note every recurrent layer that runs inside the block."""
+    calls: list[Call] = []
+    token = _recorded.set(calls)
+    try:
+        yield calls
+    finally:
+        _recorded.reset(token)
 
 
 @dataclass
@@ -127,6 +148,9 @@ def choose_plan(
         if forced == "plain"
         else best_plan(what, x, state, first, rows, watch, context, forced)
     )
+    calls = _recorded.get()
+    if calls is not None:
+        calls.append(Call(what, plan, x))
     if (forced and plan.backend != forced) or (what.strict and plan.backend != "fused"):
         raise CellError(f"{slower(what, plan)} (asked for: {forced or 'fused, by strict=True'})")
     return plan

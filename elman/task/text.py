@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from elman.data.stdlib import standard_library
 from elman.data.text import Streams, Vocabulary, build_vocabulary, read_files, vocabulary_from_json
 from elman.errors import DataError, OptionError
+from elman.module import ways
 from elman.task.base import AT_LEAST, Loss, Recipe, SampleOptions, TrainOptions, check_ranges
 from elman.task.language import CELLS, LanguageModel, cross_entropy, stateful_loss, window_loss, write
 
@@ -178,6 +179,7 @@ class Text:
         rows = {"data": data, "split": parts, "reading": reading, "model": f"{o.cell} {wide}, dropout {o.dropout:g}"}
         if o.loss == "window":
             rows["loss"] = f"summed over a window; smoothed from -{o.window} ln(1/{V}) = {o.window * self.guess:.2f}"
+        rows["backend"] = ways(self.model, self._streams[0][0])
         return rows
 
     def initial(self) -> Any:

@@ -1,0 +1,100 @@
+"""How a layer runs, in words: the parts of its step, the backend and why, buffers and flops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from elman.compiler import Costs, costs, show, unfold
+from elman.errors import InputError
+from elman.module.backends import Call, recorded
+from elman.module.owner import describe_owner, where_defined
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` found: `backends`, one a recurrent layer, and the whole `text`, which is what prints."""
+
+    backends: tuple[str, ...]
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+
+def explain(layer: nn.Module, *inputs: Any, **options: Any) -> Explanation:
+    """How `layer(*inputs, **options)` runs, found out by running it once.
+
+        print(elman.explain(layer, x))
+
+    For every recurrent layer inside: the step as a graph, under before (all steps at once, ahead of the loop), during
+    (step by step) and after (all steps at once, behind it); its backward likewise; the backend, and why no faster one;
+    the operation that could not be compiled with its file and line; bytes saved for backward and worked in; flops.
+    Errors: InputError where no recurrent layer ran; what the call itself raises.
+    """
+    calls = calls_of(layer, inputs, options)
+    return Explanation(tuple(c.plan.backend for c in calls), "\n\n".join(described(c) for c in calls))
+
+
+def ways(layer: nn.Module, *inputs: Any) -> str:
+    """The backends of a model's recurrent layers in a few words."""
+    plans = {(call.plan.backend, call.plan.reason): None for call in calls_of(layer, inputs, {})}
+    words = {"fused": "fused: one kernel a sequence", "reference": "reference", "plain": "plain: a Python loop"}
+    return "; ".join(words[name] + (f" ({reason})" if reason else "") for name, reason in plans)
+
+
+def calls_of(layer: nn.Module, inputs: Sequence[Any], options: dict[str, Any]) -> list[Call]:
+    with recorded() as calls, torch.no_grad():
+        layer(*inputs, **options)
+    if not calls:
+        raise InputError(f"explain: {type(layer).__name__} ran no recurrent layer of elman's")
+    return calls
+
+
+def described(call: Call) -> str:
+    """One recurrent layer."""
+    T, B, width = call.x.shape
+    plan = call.plan
+    kind = f"{str(call.x.dtype).removeprefix('torch.')}, {call.x.device}"
+    lines = [
+        f"{describe_owner(call.what.owner)}: x (T={T}, B={B}, I={width}), {kind}",
+        f"step at {where_defined(call.what.step)}",
+        f"backend: {plan.backend}" + (f" -- {plan.reason}" if plan.reason else ""),
+    ]
+    if plan.program is None:
+        return "\n".join(lines)
+    if call.x.stride(-1) != 1 and width > 1:
+        lines.append("x is copied once a call: its columns are not side by side in memory")
+    loop = plan.program.loop
+    pair = plan.program.training(trained(call))
+    lines += ["", "forward", indented(show(loop, unfold(loop), places=True))]
+    lines += ["", "backward", indented(show(pair.back, unfold(pair.back)))]
+    size = call.x.element_size()
+    for name, part in (("inference", loop), ("training, forward", pair.forward), ("training, backward", pair.back)):
+        lines.append(money(name, costs(part, T, B, [n for n, when in unfold(part).items() if when == "during"]), size))
+    return "\n".join(lines)
+
+
+def trained(call: Call) -> frozenset[str]:
+    """Inputs that a training step would want gradients to: x, states, and everything shared."""
+    loop = call.plan.program.loop  # type: ignore[union-attr]
+    names = [n.arg for n in loop.nodes() if n.op.name == "SHARED"]
+    return frozenset(["x", *loop.carried, *names])
+
+
+def money(name: str, spent: Costs, size: int) -> str:
+    """One line of what a run costs."""
+    return (
+        f"{name:>18}: {spent.flops / 1e9:8.3f} GFLOP, {spent.outputs * size:>12,} bytes of sequences written, "
+        f"{spent.inside} nodes at each step, {spent.products} products in it"
+    )
+
+
+def indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
