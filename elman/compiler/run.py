@@ -165,7 +165,7 @@ def gradients(
             start = {name: k[i] for name, k in zip(given.state, kept)}
             forward = pair.run(part._replace(state=start))
             saved, held = forward.per_step, forward.lease
-        steps = {**part.per_step, **saved, **{k: v[low:high] for k, v in dy.items()}}
+        steps = {**part.per_step, **saved, **(dy if high - low == T else {k: v[low:high] for k, v in dy.items()})}
         leaving = frozenset(back.per_step)
         result = pair.run_back(Given(steps, state, given.fixed, given.shared, part.size, leaving))
         del held
@@ -199,6 +199,8 @@ def pieces(T: int, segment: int | None, reverse: bool) -> list[tuple[int, int]]:
 
 def slice_of(given: Given, low: int, high: int) -> Given:
     """The same with a part of its steps."""
+    if (low, high) == (0, given.size[0]):
+        return given
     steps = {name: value[low:high] for name, value in given.per_step.items()}
     return given._replace(per_step=steps, size=(high - low, given.size[1]))
 

@@ -107,6 +107,11 @@ class Recorder(TorchDispatchMode):
         self.matrices: dict[str, Node] = {}
         self.alive: list[Any] = []  # ids stay unique only while their tensors live
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Leave torch._dynamo out of it: importing it takes two seconds."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)

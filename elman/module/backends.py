@@ -180,6 +180,8 @@ def best_plan(
     forced: str | None,
 ) -> Plan:
     """The fastest way that can run this call."""
+    if len(x) == 1 and forced is None and not what.strict:
+        return Plan("plain", "a single step has nothing to unfold")
     if reason := unsuited(what, x, state, context):
         return Plan("plain", reason)
     masks = (rows.reset is not None, rows.active is not None)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from elman.compiler.graph import Node, Op, cat, columns, const, pointwise
@@ -93,6 +94,6 @@ def together(site: Site, op: Op, *given: Any) -> Value:
         raise UntraceableError(f"values of shapes {', '.join(f'(B, {s})' for s in batched)} do not line up by rows")
     if any(not v.batched and len(v.shape) > len(batched[0]) for v in values if v.node.op is Op.SHARED):
         raise UntraceableError("a shared tensor has more dimensions than the value that it meets")
-    shape = tuple(torch.broadcast_shapes(*(v.shape for v in values)))
+    shape = tuple(np.broadcast_shapes(*(v.shape for v in values)))  # torch's own imports sympy
     nodes = [widen(v.node, v.shape, shape) for v in values]
     return Value(pointwise(op, *nodes, where=site.where), shape)

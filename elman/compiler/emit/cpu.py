@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from elman.compiler.emit.linear import Linear, linear
 from elman.compiler.emit.llvm import FLAG_BYTES, Build
 from elman.compiler.emit.outer import outer
 from elman.compiler.emit.plan import Plan, plan
-from elman.compiler.emit.pool import lease
+from elman.compiler.emit.pool import Pieces, lease
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import MEANING, Given, Result, constant
 from elman.compiler.emit.target import Target, host
@@ -71,6 +71,7 @@ class Compiled:
         code = native.load("unfolded", f"{name}\n{show(loop)}", build, target)
         self.address = code.address("kernel")
         self.kept = code.kept
+        self.memory = lru_cache(maxsize=16)(partial(Memory, self))
 
 
 def run(made: Plan, kernel: Compiled, given: Given, some: Tensor) -> Result:
@@ -78,7 +79,7 @@ def run(made: Plan, kernel: Compiled, given: Given, some: Tensor) -> Result:
     whole = Whole(kernel.linear, given, some)
     for node in made.ahead:
         whole.compute(node)
-    carried, stored, paths, totals, kept = launch(made, kernel, given, whole, some)
+    carried, stored, paths, totals, kept = launch(kernel, given, whole, some)
     reverse = made.loop.reverse
     before, after = (slice(1, None), slice(None, -1)) if reverse else (slice(None, -1), slice(1, None))
     for name, path in paths.items():
@@ -96,7 +97,7 @@ def run(made: Plan, kernel: Compiled, given: Given, some: Tensor) -> Result:
     for node in made.behind:
         whole.compute(node)
     return Result(
-        {name: whole.sequence(node) for name, node in made.loop.per_step.items()},
+        {name: whole.output(node, name in given.out) for name, node in made.loop.per_step.items()},
         carried,
         {name: whole.values[node] for name, node in made.loop.summed.items()},
         kept,
@@ -156,6 +157,11 @@ class Whole:
         outer(a, b, out)
         return out.t() if turned else out
 
+    def output(self, node: Node, leaving: bool) -> Tensor:
+        """A value as (T, B, width); what leaves for good has its columns and rows side by side."""
+        value = self.sequence(node)
+        return value.contiguous() if leaving else value
+
     def sequence(self, node: Node) -> Tensor:
         """A value as (T, B, width)."""
         value = self.get(node)
@@ -166,20 +172,39 @@ class Whole:
 Launched = tuple[dict[str, Tensor], dict[Node, Tensor], dict[str, Tensor], dict[Node, Tensor], object]
 
 
-def launch(made: Plan, kernel: Compiled, given: Given, whole: Whole, some: Tensor) -> Launched:
+class Memory:
+    """What one kernel needs for one size of call: rows a part, parts, and where everything lies."""
+
+    def __init__(self, kernel: Compiled, T: int, B: int, count: int, leaving: frozenset[str]) -> None:
+        made, layout = kernel.plan, kernel.layout
+        self.per_part = -(-B // count) if made.wide else B
+        self.parts = -(-B // self.per_part) if made.wide else count
+        work = [self.parts * self.per_part * layout.per_row, 0 if made.wide else 2 * B * layout.shared_per_row]
+        work += [K * -(-N // kernel.panel) * kernel.panel for K, N in made.matrices]
+        self.work = Pieces([(size,) for size in work])
+        away = {made.loop.per_step[name] for name in leaving}
+        shapes: dict[str | Node, tuple[int, ...]] = {}  # paths by the state's name, stored values by their node
+        for name, node in made.loop.carried.items():
+            if name in made.paths:
+                shapes[name] = (T + 1, B, node.width)
+        shapes.update({node: (T, B, node.width) for node in made.stored})
+        self.names = list(shapes)
+        self.own = {k: v for k, v in shapes.items() if (made.loop.carried[k] if isinstance(k, str) else k) in away}
+        self.kept_names = [k for k in shapes if k not in self.own]
+        self.kept = Pieces([shapes[k] for k in self.kept_names])
+
+
+def launch(kernel: Compiled, given: Given, whole: Whole, some: Tensor) -> Launched:
     """Fill the block in the order of its layout and run the kernel: last states, stored sequences, paths, totals."""
-    (T, B), layout, panel = given.size, kernel.layout, kernel.panel
-    count = torch.get_num_threads()
-    per_part = -(-B // count) if made.wide else B
-    parts = -(-B // per_part) if made.wide else count
-    work = [parts * per_part * layout.per_row, 0 if made.wide else 2 * B * layout.shared_per_row]
-    work += [K * -(-N // panel) * panel for K, N in made.matrices]
-    held = lease([(size,) for size in work], some.dtype)
-    scratch, shared, *packed = held.tensors([(size,) for size in work])
-    flags = torch.zeros(parts * FLAG_BYTES, dtype=torch.uint8)
-    paths, stored, kept = sequences(kernel, given, some)
-    keep: list[object] = [held]  # what the kernel reads must live until it ends
-    block = [T, B, parts, per_part, scratch.data_ptr(), shared.data_ptr(), flags.data_ptr()]
+    (T, B), made, count = given.size, kernel.plan, torch.get_num_threads()
+    memory = kernel.memory(T, B, count, given.out)
+    work, kept = lease(memory.work.size, some.dtype), lease(memory.kept.size, some.dtype)
+    scratch, shared, *packed = memory.work.addresses(work)
+    flags = torch.zeros(memory.parts * FLAG_BYTES, dtype=torch.uint8)
+    found = dict(zip(memory.kept_names, memory.kept.tensors(kept)))
+    found.update({key: some.new_empty(shape) for key, shape in memory.own.items()})
+    keep: list[Tensor] = []  # what the kernel reads must live until it ends
+    block = [T, B, memory.parts, memory.per_part, scratch, shared, flags.data_ptr()]
     block += kernel.shared.product, kernel.shared.pack
     for node in made.streams:
         keep.append(value := stream(whole, node))
@@ -189,39 +214,22 @@ def launch(made: Plan, kernel: Compiled, given: Given, whole: Whole, some: Tenso
         block.append(value.data_ptr())
     for (node, _), panels in zip(made.weights, packed):
         weight = whole.get(node)
-        block += weight.data_ptr(), *weight.stride(), panels.data_ptr()
+        block += weight.data_ptr(), *weight.stride(), panels
     carried = {}
     for name, node in made.loop.carried.items():
         first = given.state[name]
         keep.append(first := first if first.stride(-1) == 1 or node.width == 1 else first.contiguous())
         carried[name] = some.new_empty(B, node.width)
-        path = paths[name].data_ptr() if name in paths else 0
+        path = found[name].data_ptr() if name in found else 0
         block += first.data_ptr(), first.stride(0), carried[name].data_ptr(), path
     sums = [some.new_zeros(count, node.width) for node in made.totals]
-    block += [value.data_ptr() for value in (*stored.values(), *sums)]
+    block += [found[node].data_ptr() for node in made.stored]
+    block += [value.data_ptr() for value in sums]
     array = (ctypes.c_int64 * len(block))(*block)
-    threads.parallel(kernel.address, ctypes.addressof(array), parts)
+    threads.parallel(kernel.address, ctypes.addressof(array), memory.parts)
     totals = {node: value.sum(0) if made.wide else value[0] for node, value in zip(made.totals, sums)}
-    return carried, stored, paths, totals, kept
-
-
-def sequences(kernel: Compiled, given: Given, some: Tensor) -> tuple[dict[str, Tensor], dict[Node, Tensor], object]:
-    """Memory for paths of states and stored values, and the lease on what of it does not leave for good."""
-    (T, B), made = given.size, kernel.plan
-    leaving = {made.loop.per_step[name] for name in given.out}
-    shapes: dict[tuple[str, Any], tuple[int, ...]] = {}
-    for name, node in made.loop.carried.items():
-        if name in made.paths:
-            shapes["path", name] = (T + 1, B, node.width)
-    shapes.update({("stored", node): (T, B, node.width) for node in made.stored})
-    own = [key for key in shapes if (made.loop.carried[key[1]] if key[0] == "path" else key[1]) in leaving]
-    rest = [key for key in shapes if key not in own]
-    held = lease([shapes[key] for key in rest], some.dtype)
-    found = dict(zip(rest, held.tensors([shapes[key] for key in rest])))
-    found.update({key: some.new_empty(shapes[key]) for key in own})
-    paths = {name: value for (kind, name), value in found.items() if kind == "path"}
-    stored = {node: found["stored", node] for node in made.stored}
-    return paths, stored, held
+    paths = {key: value for key, value in found.items() if isinstance(key, str)}
+    return carried, {node: found[node] for node in made.stored}, paths, totals, kept
 
 
 def stream(whole: Whole, node: Node) -> Tensor:

@@ -19,32 +19,17 @@ class Lease:
     """Memory in use. It goes back when the lease is gone, so whoever reads from it holds the lease."""
 
     def __init__(self, memory: Tensor) -> None:
-        self._memory = memory
+        self.memory = memory
 
     def __del__(self) -> None:
-        _free.append(self._memory)
-
-    def tensors(self, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-        """Tensors of these shapes, one after another in the memory."""
-        found, start = [], 0
-        for shape in shapes:
-            size = torch.Size(shape).numel()
-            found.append(self._memory[start : start + size].view(shape))
-            start += rounded(size)
-        return found
+        _free.append(self.memory)
 
 
 _free: deque[Tensor] = deque(maxlen=KEPT)  # its methods are atomic: no lock that a finaliser could find taken
 
 
-def rounded(size: int) -> int:
-    """Elements that a piece of this size takes."""
-    return -(-size // ALIGNED) * ALIGNED
-
-
-def lease(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> Lease:
-    """Memory for tensors of these shapes: some that waits and is not much too large, else new."""
-    size = sum(rounded(torch.Size(shape).numel()) for shape in shapes)
+def lease(size: int, dtype: torch.dtype) -> Lease:
+    """So many elements: some memory that waits and is not much too large, else new."""
     for _ in range(len(_free)):
         try:
             memory = _free.popleft()
@@ -54,3 +39,26 @@ def lease(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> Lease:
             return Lease(memory)
         _free.append(memory)
     return Lease(torch.empty(size, dtype=dtype))
+
+
+class Pieces:
+    """How tensors of given shapes lie one after another in a lease; worked out once and used at every call."""
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        self.views: list[tuple[tuple[int, ...], tuple[int, ...], int]] = []
+        self.offsets: list[int] = []
+        self.size = 0
+        for shape in shapes:
+            strides = tuple(torch.Size(shape[i + 1 :]).numel() for i in range(len(shape)))
+            self.views.append((shape, strides, self.size))
+            self.offsets.append(self.size)
+            self.size += -(-torch.Size(shape).numel() // ALIGNED) * ALIGNED
+
+    def tensors(self, lease: Lease) -> list[Tensor]:
+        """The tensors themselves."""
+        return [lease.memory.as_strided(*view) for view in self.views]
+
+    def addresses(self, lease: Lease) -> list[int]:
+        """Where they begin."""
+        start, size = lease.memory.data_ptr(), lease.memory.element_size()
+        return [start + offset * size for offset in self.offsets]
