@@ -1,6 +1,7 @@
 """Imports between elman's folders run one way only: this table is the architecture."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,18 @@ MAY_IMPORT = {
     "cli": {"errors", "task", "checkpoint", "console", "train", "__init__"},
     "__main__": {"cli"},
     "__init__": {"errors", "cell", "module"},
+}
+COMPILER = {
+    "graph": set(),
+    "aten_ops": {"graph"},
+    "trace": {"graph", "aten_ops"},
+    "simplify": {"graph"},
+    "derive": {"graph"},
+    "unfold": {"graph"},
+    "emit": {"graph", "unfold"},
+    "run": {"graph", "simplify", "derive", "emit"},
+    "verify": {"aten_ops", "trace", "emit", "run"},
+    "__init__": {"graph", "aten_ops", "trace", "simplify", "unfold", "emit", "run", "verify"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -56,8 +69,20 @@ def test_imports_run_one_way(path):
     assert imported(path) - {own} <= MAY_IMPORT[own]
 
 
-def test_the_table_has_no_circle():
-    left = {name: set(others) for name, others in MAY_IMPORT.items()}
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) == "compiler"], ids=lambda p: str(p.relative_to(ROOT)))
+def test_passes_of_the_compiler_import_one_way(path):
+    own = path.relative_to(ROOT / "compiler").parts[0].removesuffix(".py")
+    text = path.read_text(encoding="utf-8")
+    used = set(re.findall(r"from elman\.compiler\.(\w+)", text))
+    used |= set(re.findall(r"from elman\.compiler import (\w+)", text))
+    assert used - {own} <= COMPILER[own]
+    assert "torch.nn" not in text or own in ("emit", "trace", "aten_ops"), "the compiler knows no modules"
+    assert "nn.Module" not in text
+
+
+@pytest.mark.parametrize("table", [MAY_IMPORT, COMPILER], ids=["elman", "compiler"])
+def test_the_table_has_no_circle(table):
+    left = {name: set(others) for name, others in table.items()}
     while left:
         free = {name for name, others in left.items() if not others & left.keys()}
         assert free, f"these import each other in a circle: {sorted(left)}"

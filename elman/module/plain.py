@@ -53,12 +53,13 @@ def unroll(
     resets, active = rows.before(reverse), rows.active
     if active is not None:
         x = without_padding(x, active)
+    xs = x.unbind()  # indexing would fill a whole gradient at every step
     ys: list[Tensor] = []
     seen: dict[str, list[Tensor]] = {name: [] for name in watch}
     for t in reversed(range(len(x))) if reverse else range(len(x)):
         if resets is not None and first is not None:
             state = choose(resets[t], first, state)
-        y, new, values = one_step(step, signature, x[t], state, watch, context)
+        y, new, values = one_step(step, signature, xs[t], state, watch, context)
         if active is not None:
             new = choose(active[t], new, state)
             y = y.masked_fill(~column(active[t], y), 0)

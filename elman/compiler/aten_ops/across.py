@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +10,15 @@ import torch
 
 from elman.compiler.aten_ops.columns import last
 from elman.compiler.aten_ops.numbers import add
-from elman.compiler.aten_ops.value import Site, UntraceableError, Value, rule, together
+from elman.compiler.aten_ops.value import Site, UntraceableError, Value, rule, together, whole
 from elman.compiler.graph import Op, across
 
 
 def along(a: Value, dim: Any, keep: bool) -> tuple[int, ...]:
     """The shape after reducing the width."""
     dims = [dim] if isinstance(dim, int) else list(dim or [])
+    if not dims or dims == list(range(len(a.shape) + 1)):
+        raise UntraceableError("over the whole batch, while a row depends on nothing but itself; give dim=-1")
     last(a, dims[0] if len(dims) == 1 else 0, "a sum or mean")
     return (1,) if keep else ()
 
@@ -23,18 +26,18 @@ def along(a: Value, dim: Any, keep: bool) -> tuple[int, ...]:
 @rule("sum")
 def total(site: Site, a: Value, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
     shape = along(a, dim, keepdim)
-    return Value(across(Op.SUM, a.node, site.where), shape)
+    return Value(across(Op.SUM, whole(a), site.where), shape)
 
 
 @rule("mean")
 def mean(site: Site, a: Value, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
-    return together(site, Op.MUL, total(site, a, dim, keepdim), 1 / a.node.width)
+    return together(site, Op.MUL, total(site, a, dim, keepdim), 1 / a.shape[0])
 
 
 @rule("amax")
 def amax(site: Site, a: Value, dim: Any = None, keepdim: bool = False) -> Value:
     shape = along(a, dim, keepdim)
-    return Value(across(Op.LARGEST, a.node, site.where), shape)
+    return Value(across(Op.LARGEST, whole(a), site.where), shape)
 
 
 @rule("amin")
@@ -44,13 +47,19 @@ def amin(site: Site, a: Value, dim: Any = None, keepdim: bool = False) -> Value:
 
 @rule("linalg_vector_norm")
 def norm(site: Site, a: Value, ord: float = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
-    """The Euclidean norm; where it is 0, so is its gradient, as in torch."""
-    if ord != 2:
-        raise UntraceableError(f"norm of order {ord}; use 2")
-    square = total(site, together(site, Op.MUL, a, a), dim, keepdim)
+    """The sum of absolute values, the Euclidean norm or the largest absolute value."""
+    if ord == 2:
+        return root(site, total(site, together(site, Op.MUL, a, a), dim, keepdim))
+    if ord not in (1, math.inf):
+        raise UntraceableError(f"norm of order {ord}; use 1, 2 or inf")
+    return (total if ord == 1 else amax)(site, together(site, Op.ABS, a), dim, keepdim)
+
+
+def root(site: Site, square: Value) -> Value:
+    """The square root; where it is 0, so is its gradient, as torch has it for norms and deviations."""
     zero = together(site, Op.EQ, square, 0.0)
-    root = together(site, Op.SQRT, together(site, Op.WHERE, zero, 1.0, square))
-    return together(site, Op.WHERE, zero, 0.0, root)
+    safe = together(site, Op.SQRT, together(site, Op.WHERE, zero, 1.0, square))
+    return together(site, Op.WHERE, zero, 0.0, safe)
 
 
 @rule("var")
@@ -58,7 +67,33 @@ def var(site: Site, a: Value, dim: Any = None, correction: Any = 1, keepdim: boo
     centred = together(site, Op.SUB, a, mean(site, a, dim, True))
     square = together(site, Op.MUL, centred, centred)
     correction = 1 if correction is None else correction
-    return together(site, Op.DIV, total(site, square, dim, keepdim), float(a.node.width - correction))
+    return together(site, Op.DIV, total(site, square, dim, keepdim), float(a.shape[0] - correction))
+
+
+@rule("std")
+def std(site: Site, a: Value, dim: Any = None, correction: Any = 1, keepdim: bool = False) -> Value:
+    return root(site, var(site, a, dim, correction, keepdim))
+
+
+@rule("var_mean")
+def var_mean(site: Site, a: Value, dim: Any = None, correction: Any = 1, keepdim: bool = False) -> tuple[Value, Value]:
+    return var(site, a, dim, correction, keepdim), mean(site, a, dim, keepdim)
+
+
+@rule("std_mean")
+def std_mean(site: Site, a: Value, dim: Any = None, correction: Any = 1, keepdim: bool = False) -> tuple[Value, Value]:
+    return std(site, a, dim, correction, keepdim), mean(site, a, dim, keepdim)
+
+
+@rule("logsumexp")
+def logsumexp(site: Site, a: Value, dim: Any, keepdim: bool = False) -> Value:
+    """The logarithm of a sum of exponentials; a largest number that is infinite is not taken off first."""
+    largest = together(site, Op.DETACH, amax(site, a, dim, True))
+    infinite = together(site, Op.EQ, together(site, Op.ABS, largest), math.inf)
+    largest = together(site, Op.WHERE, infinite, 0.0, largest)
+    e = together(site, Op.EXP, together(site, Op.SUB, a, largest))
+    out = add(site, together(site, Op.LOG, total(site, e, dim, True)), largest)
+    return Value(out.node, along(a, dim, keepdim))
 
 
 def centred_exp(site: Site, a: Value, dim: int) -> tuple[Value, Value]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from elman.compiler.aten_ops.numbers import add
-from elman.compiler.aten_ops.value import Site, UntraceableError, Value, aten, rule, together, widen
-from elman.compiler.graph import Node, Op, cat, columns, const, matmul, order, pointwise
+from elman.compiler.aten_ops.numbers import add, truth
+from elman.compiler.aten_ops.value import Site, UntraceableError, Value, aten, rule, together, whole, widen
+from elman.compiler.graph import Node, Op, across, cat, columns, const, matmul, order, pointwise
 
 
 def waits(node: Node) -> bool:
@@ -54,6 +54,14 @@ def linear(site: Site, a: Value, weight: Value, bias: Any = None) -> Value:
     return product if bias is None else add(site, product, bias)
 
 
+@rule("mv")
+def mv(site: Site, a: Value, vector: Value) -> Value:
+    """a @ v, a number for each row."""
+    if vector.node.op is not Op.SHARED or not a.batched:
+        raise UntraceableError("in a product the left side must be (B, K), the right a parameter (K,)")
+    return Value(across(Op.SUM, together(site, Op.MUL, a, vector).node, site.where), ())
+
+
 def last(value: Value, dim: int, what: str) -> None:
     """The dimension must be the width."""
     if len(value.shape) != 1 or dim not in (1, -1):
@@ -61,13 +69,13 @@ def last(value: Value, dim: int, what: str) -> None:
 
 
 def part(site: Site, value: Value, low: int, high: int, shape: tuple[int, ...]) -> Value:
-    return Value(columns(value.node, low, high, site.where), shape)
+    return Value(columns(whole(value), low, high, site.where), shape)
 
 
 @rule("split")
 def split(site: Site, a: Value, size: int, dim: int = 0) -> list[Value]:
     last(a, dim, "split")
-    width = a.node.width
+    width = a.shape[0]
     return [part(site, a, i, min(i + size, width), (min(i + size, width) - i,)) for i in range(0, width, size)]
 
 
@@ -107,12 +115,12 @@ def unbind(site: Site, a: Value, dim: int = 0) -> list[Value]:
 @rule("cat")
 def concatenate(site: Site, given: Sequence[Value], dim: int = 0) -> Value:
     values = [v for v in given if v.shape != (0,)]
+    if any(v.node.op is Op.SHARED for v in values):
+        raise UntraceableError("cat of a parameter with a traced value; add it to torch.zeros(B, width) first")
     ranks = {len(v.shape) for v in values}
     if (ranks == {1} and dim in (1, -1)) or (len(ranks) == 1 and dim == 1):
-        if any(v.node.op is Op.SHARED for v in values):
-            raise UntraceableError("cat of a parameter with a traced value; expand it to (B, width) first")
-        nodes = [v.node if v.node.op is not Op.CONST else const(v.node.arg, math.prod(v.shape)) for v in values]
-        return Value(cat(*nodes, where=site.where), (sum(v.shape[0] for v in values), *values[0].shape[1:]))
+        size = sum(v.shape[0] for v in values)
+        return Value(cat(*map(whole, values), where=site.where), (size, *values[0].shape[1:]))
     raise UntraceableError("cat works along the width, dimension 1 of (B, width)")
 
 
@@ -123,15 +131,31 @@ def stack(site: Site, values: Sequence[Value], dim: int = 0) -> Value:
     return concatenate(site, [Value(v.node, (1, *v.shape)) for v in values], 1)
 
 
+@rule("glu")
+def glu(site: Site, a: Value, dim: int = -1) -> Value:
+    left, right = split(site, a, a.shape[0] // 2, dim)
+    return together(site, Op.MUL, left, together(site, Op.SIGMOID, right))
+
+
+@rule("roll")
+def roll(site: Site, a: Value, shifts: Sequence[int], dims: Sequence[int] = ()) -> Value:
+    if len(shifts) != 1 or len(dims) != 1:
+        raise UntraceableError("roll takes one dimension, the width")
+    last(a, dims[0], "roll")
+    cut = -shifts[0] % a.shape[0]
+    return concatenate(site, split_with_sizes(site, a, [cut, a.shape[0] - cut], 1)[::-1], 1) if cut else a
+
+
 @rule("view", "reshape", "_unsafe_view", "_reshape_alias")
 def view(site: Site, a: Value, shape: Sequence[int], stride: Any = None) -> Value:
     sizes = list(shape)
-    if a.batched and sizes and sizes[0] in (3, -1):
+    width = math.prod(a.shape)
+    if a.node.op is not Op.SHARED and sizes and sizes[0] in (3, -1):
         rest = sizes[1:]
         if -1 in rest:
             known = math.prod(s for s in rest if s != -1)
-            rest[rest.index(-1)] = a.node.width // max(known, 1)
-        if math.prod(rest) == a.node.width:
+            rest[rest.index(-1)] = width // max(known, 1)
+        if math.prod(rest) == width:
             return Value(a.node, tuple(rest))
     raise UntraceableError("a view keeps the batch in front, (B, ...)")
 
@@ -155,16 +179,16 @@ def squeeze(site: Site, a: Value, dim: Any = None) -> Value:
 
 @rule("expand")
 def expand(site: Site, a: Value, shape: Sequence[int], implicit: bool = False) -> Value:
-    if not a.batched or len(shape) != len(a.shape) + 1:
+    if a.node.op is Op.SHARED or len(shape) != len(a.shape) + 1:
         raise UntraceableError("expand repeats columns of (B, 1)")
     want = tuple(s if w == -1 else w for w, s in zip(shape[1:], a.shape))
     node = widen(a.node, a.shape, want)
-    if node.width == 1 != math.prod(want):
+    if node.width == 1 != math.prod(want) and a.batched:
         node = pointwise(Op.ADD, node, const(0.0, math.prod(want)), where=site.where)
     return Value(node, want)
 
 
-rule("alias", "clone", "contiguous", "lift_fresh")(lambda site, a, **_: a)
+rule("alias", "clone", "positive", "contiguous", "lift_fresh")(lambda site, a, **_: a)
 
 
 @rule("detach")
@@ -176,7 +200,7 @@ def detach(site: Site, a: Value) -> Value:
 def to_copy(site: Site, a: Value, dtype: Any = None, **_: Any) -> Value:
     if dtype is not None and not dtype.is_floating_point and dtype is not torch.bool:
         raise UntraceableError(f"the step turns values into {dtype}")
-    return a
+    return truth(site, a) if dtype is torch.bool else a
 
 
 @rule("zeros_like")
@@ -192,6 +216,11 @@ def ones_like(site: Site, a: Value, **_: Any) -> Value:
 @rule("full_like")
 def full_like(site: Site, a: Value, fill: float, **_: Any) -> Value:
     return Value(const(float(fill)), a.shape)
+
+
+@rule("new_full")
+def new_full(site: Site, a: Value, size: Sequence[int], fill: float, **_: Any) -> Value:
+    return Value(const(float(fill)), tuple(size[1:]))
 
 
 @rule("new_zeros")

@@ -1,4 +1,4 @@
-"""Rules of operations that work number by number: arithmetic, comparisons, activations."""
+"""Rules of operations that work number by number: arithmetic, comparisons, choices."""
 
 from __future__ import annotations
 
@@ -23,9 +23,19 @@ rule("gt")(lambda site, a, b: together(site, Op.LT, b, a))
 rule("ge")(lambda site, a, b: together(site, Op.LE, b, a))
 rule("ne")(lambda site, a, b: together(site, Op.SUB, 1.0, together(site, Op.EQ, a, b)))
 rule("logical_not", "bitwise_not")(lambda site, a: together(site, Op.EQ, a, 0.0))
-rule("logical_and", "bitwise_and")(number(Op.MUL))
-rule("logical_or", "bitwise_or")(number(Op.MAX))
+rule("logical_and", "bitwise_and")(lambda site, a, b: together(site, Op.MUL, truth(site, a), truth(site, b)))
+rule("logical_or", "bitwise_or")(lambda site, a, b: together(site, Op.MAX, truth(site, a), truth(site, b)))
+rule("logical_xor", "bitwise_xor")(
+    lambda site, a, b: together(site, Op.SUB, 1.0, together(site, Op.EQ, truth(site, a), truth(site, b)))
+)
+rule("isnan")(lambda site, a: together(site, Op.SUB, 1.0, together(site, Op.EQ, a, a)))
+rule("isinf")(lambda site, a: together(site, Op.EQ, together(site, Op.ABS, a), math.inf))
 rule("where")(number(Op.WHERE))
+
+
+def truth(site: Site, a: Any) -> Value:
+    """1 where a is not 0 (a NaN is not), else 0."""
+    return together(site, Op.SUB, 1.0, together(site, Op.EQ, a, 0.0))
 
 
 @rule("add")
@@ -46,24 +56,34 @@ def rsub(site: Site, a: Any, b: Any, alpha: float = 1) -> Value:
 rule("square")(lambda site, a: together(site, Op.MUL, a, a))
 rule("reciprocal")(lambda site, a: together(site, Op.DIV, 1.0, a))
 rule("rsqrt")(lambda site, a: together(site, Op.DIV, 1.0, together(site, Op.SQRT, a)))
-rule("silu")(lambda site, a: together(site, Op.MUL, a, together(site, Op.SIGMOID, a)))
+rule("log2")(lambda site, a: together(site, Op.MUL, together(site, Op.LOG, a), 1 / math.log(2)))
+rule("log10")(lambda site, a: together(site, Op.MUL, together(site, Op.LOG, a), 1 / math.log(10)))
+rule("exp2")(lambda site, a: together(site, Op.EXP, together(site, Op.MUL, a, math.log(2))))
 rule("masked_fill")(lambda site, a, mask, value: together(site, Op.WHERE, mask, value, a))
+
+
+@rule("sign", "sgn")
+def sign(site: Site, a: Any) -> Value:
+    """-1, 0 or 1, without a gradient."""
+    return together(site, Op.SUB, together(site, Op.LT, 0.0, a), together(site, Op.LT, a, 0.0))
 
 
 @rule("pow")
 def power(site: Site, a: Any, exponent: Any) -> Value:
-    """Powers that are products, roots or quotients."""
+    """Powers that are products, roots or quotients; a positive number to any power."""
+    if isinstance(a, (int, float)) and a > 0:
+        return together(site, Op.EXP, together(site, Op.MUL, exponent, math.log(a)))
     if not isinstance(exponent, (int, float)) or not isinstance(a, Value):
         raise UntraceableError("only a number can be the exponent")
     roots = {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
     if exponent in roots:
         return RULES[getattr(aten, roots[exponent])](site, a)
-    if exponent not in (1, 2, 3, 4):
-        raise UntraceableError(f"power {exponent}; use 1, 2, 3, 4, 0.5, -0.5 or -1")
+    if abs(exponent) not in (1, 2, 3, 4):
+        raise UntraceableError(f"power {exponent}; use 0.5, -0.5 or a whole number from -4 to 4")
     out = a
-    for _ in range(int(exponent) - 1):
+    for _ in range(int(abs(exponent)) - 1):
         out = together(site, Op.MUL, out, a)
-    return out
+    return out if exponent > 0 else together(site, Op.DIV, 1.0, out)
 
 
 @rule("addcmul")
@@ -71,73 +91,22 @@ def addcmul(site: Site, a: Any, b: Any, c: Any, value: float = 1) -> Value:
     return add(site, a, together(site, Op.MUL, b, c), value)
 
 
+@rule("addcdiv")
+def addcdiv(site: Site, a: Any, b: Any, c: Any, value: float = 1) -> Value:
+    return add(site, a, together(site, Op.DIV, b, c), value)
+
+
 @rule("lerp")
 def lerp(site: Site, a: Any, b: Any, weight: Any) -> Value:
     return add(site, a, together(site, Op.MUL, weight, together(site, Op.SUB, b, a)))
 
 
-def unless(site: Site, low: Value, other: Any, a: Any) -> Value:
-    """`other` where the mask is true, else a; a NaN in a passes."""
-    return together(site, Op.WHERE, low, other, a)
-
-
-@rule("relu")
-def relu(site: Site, a: Any) -> Value:
-    return unless(site, together(site, Op.LE, a, 0.0), 0.0, a)
-
-
-@rule("leaky_relu")
-def leaky_relu(site: Site, a: Any, slope: float = 0.01) -> Value:
-    return unless(site, together(site, Op.LE, a, 0.0), together(site, Op.MUL, a, slope), a)
-
-
-@rule("elu")
-def elu(site: Site, a: Any, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Value:
-    low = together(site, Op.LE, a, 0.0)
-    inner = unless(site, together(site, Op.LT, 0.0, a), 0.0, together(site, Op.MUL, a, input_scale))
-    curve = together(site, Op.MUL, together(site, Op.EXPM1, inner), alpha * scale)
-    return unless(site, low, curve, together(site, Op.MUL, a, scale))
-
-
-@rule("softplus")
-def softplus(site: Site, a: Any, beta: float = 1, threshold: float = 20) -> Value:
-    scaled = together(site, Op.MUL, a, beta)
-    soft = together(site, Op.DIV, together(site, Op.SOFTPLUS, scaled), beta)
-    return unless(site, together(site, Op.LT, threshold, scaled), a, soft)
-
-
-@rule("log_sigmoid_forward")
-def log_sigmoid(site: Site, a: Any) -> tuple[Value, None]:
-    return together(site, Op.NEG, together(site, Op.SOFTPLUS, together(site, Op.NEG, a))), None
-
-
-@rule("gelu")
-def gelu(site: Site, a: Any, approximate: str = "none") -> Value:
-    if approximate == "none":
-        inner = together(site, Op.ERF, together(site, Op.MUL, a, math.sqrt(0.5)))
-    else:
-        cube = together(site, Op.MUL, power(site, a, 3), 0.044715)
-        inner = together(site, Op.TANH, together(site, Op.MUL, add(site, a, cube), math.sqrt(2 / math.pi)))
-    return together(site, Op.MUL, together(site, Op.MUL, a, 0.5), add(site, inner, 1.0))
-
-
-@rule("clamp", "hardtanh", "clamp_min", "clamp_max")
-def clamp(site: Site, a: Any, low: Any = None, high: Any = None, min: Any = None, max: Any = None) -> Value:
-    low, high = min if low is None else low, max if high is None else high
-    if low is not None:
-        a = unless(site, together(site, Op.LT, a, low), low, a)
-    return a if high is None else unless(site, together(site, Op.LT, high, a), high, a)
-
-
-RULES[aten.hardtanh] = lambda site, a, low=-1.0, high=1.0: clamp(site, a, low, high)
-RULES[aten.clamp_max] = lambda site, a, high: clamp(site, a, None, high)
-
-
-@rule("hardsigmoid")
-def hardsigmoid(site: Site, a: Any) -> Value:
-    return together(site, Op.DIV, clamp(site, add(site, a, 3.0), 0.0, 6.0), 6.0)
-
-
-@rule("hardswish")
-def hardswish(site: Site, a: Any) -> Value:
-    return together(site, Op.MUL, a, hardsigmoid(site, a))
+@rule("nan_to_num")
+def nan_to_num(site: Site, a: Any, nan: Any = None, posinf: Any = None, neginf: Any = None) -> Value:
+    if posinf is None or neginf is None:
+        raise UntraceableError("the largest number depends on the type; give posinf and neginf")
+    finite = together(site, Op.LT, together(site, Op.ABS, a), math.inf)
+    number_ = together(site, Op.WHERE, together(site, Op.EQ, a, a), 0.0, nan or 0.0)
+    high = together(site, Op.WHERE, together(site, Op.EQ, a, math.inf), posinf, number_)
+    low = together(site, Op.WHERE, together(site, Op.EQ, a, -math.inf), neginf, high)
+    return together(site, Op.WHERE, finite, a, low)

@@ -63,11 +63,13 @@ def lift(value: Any) -> Value:
 
 
 def flat(site: Site, value: Value) -> Value:
-    """A shared matrix (1, width) as the vector that it is."""
+    """A shared matrix (1, width) as the vector that it is, a shared number as a vector of one."""
     if value.node.op is Op.SHARED and value.node.rows:
         if value.node.rows != 1:
             raise UntraceableError(f"a shared matrix of shape {value.shape} is not the same for every row")
         return site.shared(value, aten.reshape.default, [value.node.width])
+    if value.node.op is Op.SHARED and not value.shape:
+        return Value(site.shared(value, aten.reshape.default, [1]).node, ())
     return value
 
 
@@ -96,4 +98,11 @@ def together(site: Site, op: Op, *given: Any) -> Value:
         raise UntraceableError("a shared tensor has more dimensions than the value that it meets")
     shape = tuple(np.broadcast_shapes(*(v.shape for v in values)))  # torch's own imports sympy
     nodes = [widen(v.node, v.shape, shape) for v in values]
+    if max(n.width for n in nodes) < math.prod(shape):  # only numbers, such as zeros_like's, have more columns
+        nodes = [const(n.arg, math.prod(shape)) if n.op is Op.CONST else n for n in nodes]
     return Value(pointwise(op, *nodes, where=site.where), shape)
+
+
+def whole(value: Value) -> Node:
+    """The value with all its columns; a number stands for all of them elsewhere."""
+    return const(value.node.arg, math.prod(value.shape)) if value.node.op is Op.CONST else value.node

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from elman.compiler.emit import native, threads
-from elman.compiler.emit.kernel import Kernel, Layout
+from elman.compiler.emit.kernel import Kernel
+from elman.compiler.emit.layout import Layout
 from elman.compiler.emit.linear import Linear, linear
 from elman.compiler.emit.llvm import FLAG_BYTES, Build
 from elman.compiler.emit.outer import outer
@@ -84,11 +85,10 @@ def run(made: Plan, kernel: Compiled, given: Given, some: Tensor) -> Result:
     before, after = (slice(1, None), slice(None, -1)) if reverse else (slice(None, -1), slice(1, None))
     for name, path in paths.items():
         node = made.loop.carried[name]
-        whole.put(node, path[after])
+        whole.sequences[node] = path[after]
         if name in kernel.states:
-            whole.put(kernel.states[name], path[before])
-    for node, value in stored.items():
-        whole.put(node, value)
+            whole.sequences[kernel.states[name]] = path[before]
+    whole.sequences.update(stored)
     for node, value in totals.items():
         whole.values[node] = value
     for name, nodes in kernel.outers.items():
@@ -111,17 +111,16 @@ class Whole:
         self.given, self.some, self.linear = given, some, linear
         self.T, self.B = given.size
         self.values: dict[Node, Tensor] = {}
+        self.sequences: dict[Node, Tensor] = {}  # those that are there as (T, B, width)
         self.still: set[Node] = set()  # the same at every step
         self.turned: set[Node] = set()  # gradients of matrices that lie transposed in memory, as a Linear's do
-
-    def put(self, node: Node, value: Tensor) -> None:
-        """Enter a sequence (T, B, width)."""
-        self.values[node] = value.reshape(self.T * self.B, -1)
 
     def get(self, node: Node) -> Tensor:
         if node not in self.values:
             if node.op is Op.STEP:
-                self.put(node, self.given.per_step[node.arg])
+                self.sequences[node] = self.given.per_step[node.arg]
+            if node in self.sequences:
+                self.values[node] = self.sequences[node].reshape(self.T * self.B, -1)
             elif node.op is Op.FIXED:
                 self.values[node] = self.given.fixed[node.arg]
                 self.still.add(node)
@@ -164,9 +163,11 @@ class Whole:
 
     def sequence(self, node: Node) -> Tensor:
         """A value as (T, B, width)."""
+        if node in self.sequences:
+            return self.sequences[node]
         value = self.get(node)
         moving = node not in self.still and value.dim() == 2 and node.op not in (Op.SHARED, Op.CONST)
-        return value.unflatten(0, (self.T, self.B)) if moving else value.expand(self.T, self.B, node.width)
+        return value.view(self.T, self.B, -1) if moving else value.expand(self.T, self.B, node.width)
 
 
 Launched = tuple[dict[str, Tensor], dict[Node, Tensor], dict[str, Tensor], dict[Node, Tensor], object]

@@ -10,92 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from elman.compiler.emit import vectormath
+from elman.compiler.emit.layout import FIXED_SLOTS, Layout
 from elman.compiler.emit.llvm import Build, Value, i64, pointer
 from elman.compiler.emit.plan import Phase, Place, Plan, Sweep, needs
+from elman.compiler.emit.vectorops import apply
 from elman.compiler.graph import Node, Op
-
-FIXED_SLOTS = ("T", "B", "parts", "per_part", "scratch", "shared", "flags", "product", "pack")
-
-
-def apply(build: Build, node: Node, *src: Value) -> Value:
-    """One pointwise op on vectors."""
-    return VECTOR[node.op](build, *src)
-
-
-def softplus(build: Build, a: Value) -> Value:
-    """log(1 + exp(a)) without overflow."""
-    far = vectormath.log1p(build, vectormath.exp(build, build.neg(build.abs(a))))
-    return build.add(build.maximum(a, build.k(0.0)), far)
-
-
-VECTOR: dict[Op, Callable[..., Value]] = {
-    Op.ADD: lambda b, x, y: b.add(x, y),
-    Op.SUB: lambda b, x, y: b.sub(x, y),
-    Op.MUL: lambda b, x, y: b.mul(x, y),
-    Op.DIV: lambda b, x, y: b.div(x, y),
-    Op.NEG: lambda b, x: b.neg(x),
-    Op.EXP: vectormath.exp,
-    Op.EXPM1: vectormath.expm1,
-    Op.LOG: vectormath.log,
-    Op.LOG1P: vectormath.log1p,
-    Op.SQRT: lambda b, x: b.sqrt(x),
-    Op.ABS: lambda b, x: b.abs(x),
-    Op.ERF: vectormath.erf,
-    Op.SIN: vectormath.sin,
-    Op.COS: vectormath.cos,
-    Op.SIGMOID: vectormath.sigmoid,
-    Op.TANH: vectormath.tanh,
-    Op.SOFTPLUS: softplus,
-    Op.MAX: lambda b, x, y: b.maximum(x, y),
-    Op.MIN: lambda b, x, y: b.minimum(x, y),
-    Op.LT: lambda b, x, y: b.lt(x, y),
-    Op.LE: lambda b, x, y: b.le(x, y),
-    Op.EQ: lambda b, x, y: b.eq(x, y),
-    Op.WHERE: lambda b, c, x, y: b.where(c, x, y),
-    Op.DETACH: lambda b, x: x,
-}
-
-
-class Layout:
-    """Names of the 8-byte slots of the block, and how temporary rows share the scratch of a part."""
-
-    def __init__(self, plan: Plan, panel: int) -> None:
-        self.slots = {name: i for i, name in enumerate(FIXED_SLOTS)}
-        for i in range(len(plan.streams)):
-            self._add(f"stream{i}", f"stream{i}.t", f"stream{i}.r")
-        for i in range(len(plan.vectors)):
-            self._add(f"vector{i}")
-        for i in range(len(plan.weights)):
-            self._add(f"weight{i}", f"weight{i}.k", f"weight{i}.n", f"packed{i}")
-        for name in plan.loop.carried:
-            self._add(f"first:{name}", f"first:{name}.r", f"last:{name}", f"path:{name}")
-        for i in range(len(plan.stored)):
-            self._add(f"stored{i}")
-        for i in range(len(plan.totals)):
-            self._add(f"total{i}")
-        self.rows: dict[object, tuple[int, int]] = {}  # key -> (elements before it per row, elements of its own row)
-        self.per_row = 0
-        for node in plan.temps:
-            self._row(node, -(-node.width // panel) * panel)
-        for name, node in plan.loop.carried.items():
-            self._row(f"ring:{name}", 2 * node.width)
-        for node in plan.stored:
-            self._row(("own", node), node.width)
-        self.shared: dict[Node, int] = {}  # product -> elements before it per row, in each half of the shared scratch
-        self.shared_per_row = 0
-        for node in plan.temps:
-            if node.op is Op.MATMUL:
-                self.shared[node] = self.shared_per_row
-                self.shared_per_row += -(-node.width // panel) * panel
-
-    def _add(self, *names: str) -> None:
-        for name in names:
-            self.slots[name] = len(self.slots)
-
-    def _row(self, key: object, width: int) -> None:
-        self.rows[key] = (self.per_row, width)
-        self.per_row += width
 
 
 @dataclass
@@ -280,7 +199,7 @@ class Kernel:
         def multiply(first: Value, last: Value) -> None:
             build.call_pointer(
                 self.address("product"), build.at(side.start, low), build.c(side.stride), self.address(f"packed{i}"),
-                out.start, build.c(out.stride), self.count, build.c(K), first, last, build.c(0),
+                out.start, build.c(out.stride), self.count, build.c(K), build.c(node.width), first, last, build.c(0),
             )  # fmt: skip
 
         if self.plan.wide:

@@ -70,7 +70,7 @@ def emit_linear(build: Build) -> None:
         def product(row: object, rows: object, low: object, high: object) -> None:
             a = build.at(at["a"], build.mul_int(row, whole["lda"]))
             out = build.at(at["out"], build.mul_int(row, whole["ldo"]))
-            sizes = rows, whole["K"], low, high, build.c(0)
+            sizes = rows, whole["K"], whole["N"], low, high, build.c(0)
             build.call_pointer(at["product"], a, whole["lda"], at["packed"], out, whole["ldo"], *sizes)
 
         def by_rows() -> None:

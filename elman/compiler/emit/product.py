@@ -42,16 +42,18 @@ def products(dtype: str = "f32", target: Target | None = None) -> Products:
 
 
 def emit_product(build: Build) -> None:
-    """Write `product(a, lda, w, out, ldo, rows, K, panel_from, panel_to, accumulate)` into the module.
+    """Write `product(a, lda, w, out, ldo, rows, K, N, panel_from, panel_to, accumulate)` into the module.
 
     out[r, p*P:(p+1)*P] = (accumulate ? the same : 0) + sum over k of a[r*lda + k] * w[(p*K + k)*P:][:P]
     for the panels panel_from <= p < panel_to. a is (rows, K) with row stride lda, and is not read elsewhere; out has
-    the row stride ldo and whole panels of columns.
+    the row stride ldo and whole panels of columns, of which those beyond N hold nothing of use: a last panel of which
+    N needs half at most is computed by half.
     """
     rows = build.target.tile_rows
-    tiles = [_emit_tile(build, count) for count in range(1, rows + 1)]
-    with build.function("product", [pointer, i64, pointer, pointer, *[i64] * 6]) as arguments:
-        a, lda, w, out, ldo, count, K, first, last, accumulate = arguments
+    vectors = build.target.tile_vectors
+    tiles = [_emit_tile(build, count, width) for width in (vectors, vectors // 2) for count in range(1, rows + 1)]
+    with build.function("product", [pointer, i64, pointer, pointer, *[i64] * 7]) as arguments:
+        a, lda, w, out, ldo, count, K, N, first, last, accumulate = arguments
         turns = build.div_int(build.add_int(count, rows - 1), rows)
         small = build.div_int(count, build.max_int(turns, 1))  # 7 rows are 4 and 3, not 6 and 1
         large = build.sub_int(count, build.mul_int(small, turns))  # so many tiles have a row more
@@ -59,6 +61,8 @@ def emit_product(build: Build) -> None:
         def panel(p: Value, _: list[Value]) -> None:
             weights = build.at(w, build.mul_int(build.mul_int(p, K), build.panel))
             columns = build.at(out, build.mul_int(p, build.panel))
+            rest = build.sub_int(N, build.mul_int(p, build.panel))
+            half = build.b.select(build.compare("<=", rest, build.panel // 2), build.c(rows), build.c(0))
 
             def block(k: Value, _: list[Value]) -> None:
                 depth = build.min_int(build.sub_int(K, k), BLOCK)
@@ -74,7 +78,9 @@ def emit_product(build: Build) -> None:
                     target = build.at(columns, build.mul_int(row, ldo))
                     soon = build.at(ahead, build.mul_int(j, build.mul_int(depth, _share(build))), 1)
                     soon = build.b.select(build.compare("<", j, SHARES), soon, part)  # what is here costs nothing
-                    _choose(build, tiles, height, [source, lda, part, target, ldo, depth, added, soon])
+                    _choose(
+                        build, tiles, build.add_int(height, half), [source, lda, part, target, ldo, depth, added, soon]
+                    )
 
                 build.loop(turns, tile)
 
@@ -90,7 +96,7 @@ def _share(build: Build) -> int:
 
 
 def _choose(build: Build, tiles: list[Value], height: Value, arguments: list[Value]) -> None:
-    """Call the tile of this height, which is 1 or more."""
+    """Call the tile of this number, from 1: those of whole panels by their height, then those of half ones."""
     after = build.b.append_basic_block("tiled")
     switch = build.b.switch(height, after)
     for count, tile in enumerate(tiles, 1):
@@ -102,12 +108,12 @@ def _choose(build: Build, tiles: list[Value], height: Value, arguments: list[Val
     build.b.position_at_end(after)
 
 
-def _emit_tile(build: Build, rows: int) -> Value:
-    """Write `tile<rows>(a, lda, w, out, ldo, K, accumulate, ahead)`: rows x one panel, all of K, sums in registers."""
-    vectors, lanes = build.target.tile_vectors, build.lanes
+def _emit_tile(build: Build, rows: int, vectors: int) -> Value:
+    """Write `tile<rows>x<vectors>(a, lda, w, out, ldo, K, accumulate, ahead)`: all of K, sums in registers."""
+    lanes = build.lanes
     # few rows: the registers hold separate sums for k, k+1, ..., which hide the latency of an addition
     sets = min(UNROLL, build.target.tile_rows // rows)
-    name = f"tile{rows}"
+    name = f"tile{rows}x{vectors}"
     with build.function(name, [pointer, i64, pointer, pointer, i64, i64, i64, pointer], internal=True) as arguments:
         a, lda, w, out, ldo, K, accumulate, ahead = arguments
         starts = [build.mul_int(lda, row) for row in range(rows)]
@@ -137,13 +143,12 @@ def _emit_tile(build: Build, rows: int) -> Value:
         while len(sums) > size:
             half = len(sums) // 2 // size * size
             sums = [build.add(x, y) for x, y in zip(sums[:half], sums[half:])] + sums[2 * half :]
-        _finish(build, sums, out, ldo, accumulate)
+        _finish(build, sums, vectors, out, ldo, accumulate)
     return build.module.globals[name]
 
 
-def _finish(build: Build, sums: list[Value], out: Value, ldo: Value, accumulate: Value) -> None:
+def _finish(build: Build, sums: list[Value], vectors: int, out: Value, ldo: Value, accumulate: Value) -> None:
     """Write the sums, row by row, or add them to what is there."""
-    vectors = build.target.tile_vectors
     places = [
         build.at(build.at(out, build.mul_int(ldo, n // vectors)), n % vectors * build.lanes) for n in range(len(sums))
     ]

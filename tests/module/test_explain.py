@@ -1,0 +1,142 @@
+"""What explain and check say, to the word where it matters."""
+
+import pytest
+import torch
+from torch import nn
+
+import elman
+from elman import InputError
+
+
+class Transform(elman.Cell):
+    """A step with an operation that no graph has a place for."""
+
+    def step(self, x, h):
+        h = torch.fft.fft(h).real + x.mean(-1, keepdim=True)
+        return h, (h,)
+
+
+class Blocked(elman.Cell):
+    """A step whose state has no gradient to the state before: right, and unusual."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        self.W = nn.Linear(input_size + hidden_size, hidden_size)
+
+    def step(self, x, h):
+        h = torch.tanh(self.W(torch.cat([x, h.detach()], -1)))
+        return h, (h,)
+
+
+class Own(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.sign()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient  # straight through
+
+
+class Straight(elman.Cell):
+    """A step with a gradient of its own making, which no trace of its values shows."""
+
+    def step(self, x, h):
+        h = 0.5 * h + Own.apply(x.mean(-1, keepdim=True) + 0 * h)
+        return h, (h,)
+
+
+def test_explain_shows_the_parts_the_backend_and_what_it_costs():
+    said = elman.explain(elman.Recurrent(elman.cell.LSTM(8, 16)), torch.randn(10, 4, 8))
+    assert said.backends == ("fused",)
+    for words in (
+        "LSTM: x (T=10, B=4, I=8), float32, cpu",
+        "backend: fused",
+        "before:",
+        "during:",
+        "after:",
+        "matmul(h(t-1), self.W.weight.t)",
+        "lstm.py:",
+        "carried: h(t) = ",
+        "outer(prev:h(t), ",
+        "GFLOP",
+        "bytes of sequences written",
+        "1 products in it",
+    ):
+        assert words in str(said), words
+
+
+def test_explain_goes_through_a_stack_and_names_each_layer():
+    net = elman.Stacked(elman.cell.LSTM(3, 4), nn.Dropout(0.5), elman.cell.GRU(4, 5))
+    said = elman.explain(net, torch.randn(6, 2, 3))
+    assert said.backends == ("fused", "fused")
+    assert "LSTM: x (T=6, B=2, I=3)" in str(said)
+    assert "GRU: x (T=6, B=2, I=4)" in str(said)
+
+
+def test_explain_names_the_operation_and_its_line():
+    with pytest.warns(elman.BackendWarning, match=r"Transform runs on the plain backend: test_explain\.py:\d+"):
+        said = elman.explain(elman.Recurrent(Transform(3, 4)), torch.randn(5, 2, 3))
+    assert said.backends == ("plain",)
+    assert "the step uses _fft_r2c, which has no place in elman's graph" in str(said)
+
+
+def test_explain_needs_a_recurrent_layer():
+    with pytest.raises(InputError, match="explain: Linear ran no recurrent layer of elman's"):
+        elman.explain(nn.Linear(3, 4), torch.randn(2, 3))
+
+
+def test_strict_refuses_what_cannot_be_compiled():
+    layer = elman.Recurrent(Transform(3, 4), strict=True)
+    with pytest.raises(elman.CellError, match=r"test_explain\.py:\d+: the step uses _fft_r2c.*strict=True"):
+        layer(torch.randn(5, 2, 3))
+
+
+def test_a_gradient_of_its_own_making_is_kept():
+    x = torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True)
+    with pytest.warns(elman.BackendWarning, match="does not give the step's own gradients"):
+        y, _ = elman.Recurrent(Straight(3, 4))(x)
+    (found,) = torch.autograd.grad(y.sum(), x)
+    with elman.backend("plain"):
+        (want,) = torch.autograd.grad(elman.Recurrent(Straight(3, 4))(x)[0].sum(), x)
+    assert torch.equal(found, want)
+
+
+def test_a_detached_state_stays_detached():
+    cell = Blocked(3, 4).double()
+    x = torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True)
+    y, _ = elman.Recurrent(cell, strict=True)(x)
+    (found,) = torch.autograd.grad(y[-1].sum(), x)
+    assert torch.equal(found[:-1], torch.zeros_like(found[:-1]))
+    assert found[-1].abs().min() > 0
+
+
+@pytest.mark.parametrize("kind", [elman.cell.Elman, elman.cell.GRU, Blocked])
+def test_check_proves_a_cell(kind):
+    report = elman.check(kind(3, 5))
+    assert report.ok
+    assert report.backend == "fused"
+    for what in ("values, forward (", "gradients, reverse, lengths and resets", "chunks of 3", "second derivatives"):
+        assert what in str(report)
+    assert "a Python loop" in str(report)
+
+
+def test_check_leaves_the_cell_as_it_was():
+    cell = elman.cell.GRU(3, 5)
+    before = {name: value.clone() for name, value in cell.state_dict().items()}
+    elman.check(cell)
+    assert all(torch.equal(value, before[name]) for name, value in cell.state_dict().items())
+    assert all(p.grad is None and p.dtype == torch.float32 for p in cell.parameters())
+
+
+def test_check_finds_a_cell_that_forgets_its_batch():
+    class Mixing(elman.Cell):
+        def step(self, x, h):
+            h = torch.tanh(h + x.mean())  # over the batch too
+            return h, (h,)
+
+    with pytest.warns(elman.BackendWarning):
+        report = elman.check(Mixing(3, 4))
+    assert not report.ok
+    assert "a row alone and in its batch" in report.failures
+    assert "FAILED" in str(report)
