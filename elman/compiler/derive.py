@@ -53,10 +53,11 @@ def less(a: Node, b: Node) -> Node:
 
 
 def larger(n: Node, g: Node, first: Op) -> Grads:
-    """max and min: the gradient goes to the one chosen, by halves where they are equal, as in torch."""
+    """max and min: the gradient goes to the one chosen, by halves where equal, to both at a NaN, as in torch."""
     a, b = n.src
-    equal, half = pointwise(Op.EQ, a, b), const(0.5)
-    chosen, other = (less(b, a), less(a, b)) if first is Op.MAX else (less(a, b), less(b, a))
+    equal, half, whole = pointwise(Op.EQ, a, b), const(0.5), const(1.0)
+    smaller, greater = sub(whole, less(a, b)), sub(whole, less(b, a))
+    chosen, other = (smaller, greater) if first is Op.MAX else (greater, smaller)
     return mul(g, where(equal, half, chosen)), mul(g, where(equal, half, other))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -98,8 +99,9 @@ def tensors(value: Any) -> Iterator[Tensor]:
 class Recorder(TorchDispatchMode):
     """Writes down what each core operation does to traced values while it runs."""
 
-    def __init__(self, shared: Mapping[str, Tensor]) -> None:
+    def __init__(self, shared: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         super().__init__()
+        self.dtype = dtype
         self.values: dict[int, Value] = {}
         self.tensors = dict(shared)
         self.names = {id(t): name for name, t in shared.items()}
@@ -134,7 +136,8 @@ class Recorder(TorchDispatchMode):
         try:
             result = rule(Place(self, where), *self.known(args), **{k: self.known(v) for k, v in known.items()})
         except UntraceableError as error:
-            raise UntraceableError(f"{where}: {name}: {error}") from None
+            placed = str(error).startswith(where)
+            raise UntraceableError(str(error) if placed else f"{where}: {name}: {error}") from None
         if torch.is_grad_enabled():
             self.bind(out, result)
         else:
@@ -142,6 +145,8 @@ class Recorder(TorchDispatchMode):
 
     def bind(self, out: Any, result: Any) -> None:
         if isinstance(out, Tensor):
+            if out.is_floating_point() and out.dtype != self.dtype:
+                raise UntraceableError(f"{line_of_user()}: the step turns values of {self.dtype} into {out.dtype}")
             if isinstance(result, Value):
                 self.values[id(out)] = result
         elif isinstance(out, (tuple, list)):
@@ -179,6 +184,10 @@ class Recorder(TorchDispatchMode):
         """An operation on shared tensors alone: it is written down, to be run again at each call."""
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise UntraceableError(f"{line_of_user()}: the step draws random numbers ({func.overloadpacket})")
+        if given and not isinstance(out, (Tensor, tuple, list)):
+            raise UntraceableError(
+                f"{line_of_user()}: the step turns a parameter into a Python number, which a graph would keep for ever"
+            )
         outs = [out] if isinstance(out, Tensor) else list(out) if isinstance(out, (tuple, list)) else []
         fresh = not given or str(func.overloadpacket) == "aten.lift_fresh"
         if fresh and outs and uniform(out):
@@ -220,14 +229,16 @@ class Place:
         return self.recorder.shared(out)
 
 
-class PlainProducts(TorchFunctionMode):
-    """einsum of two matrices as the product that it is; torch would go through three dimensions."""
+class Plainly(TorchFunctionMode):
+    """What torch does in a roundabout way, in a plain one: einsum of matrices, rms_norm."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.einsum and len(args) == 3 and isinstance(args[0], str):
             product = as_product(*args)
             if product is not None:
                 return product
+        if func is torch.rms_norm or func is F.rms_norm:
+            return rms_norm(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -238,10 +249,19 @@ def as_product(equation: str, a: Tensor, b: Tensor) -> Tensor | None:
     summed = set(one) & set(two)
     if not (arrow and comma and len(one) == len(two) == len(out) == 2 and len(summed) == 1 and summed.isdisjoint(out)):
         return None
+    if out[0] in two:
+        return as_product(f"{two},{one}->{out}", b, a)
     k = summed.pop()
     a = a if one[1] == k else a.t()
     b = b if two[0] == k else b.t()
-    return a @ b if one.replace(k, "") == out[0] else (a @ b).t()
+    return a @ b
+
+
+def rms_norm(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    """torch's, without writing in place."""
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    scaled = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    return scaled if weight is None else scaled * weight
 
 
 def uniform(out: Any) -> bool:
@@ -273,13 +293,13 @@ def trace(
     Shapes: a sample of each, (B, width). `shared` offers every tensor that the step may read, by name.
     Errors: UntraceableError, naming the operation and the user's file:line, for what the graph has no place for.
     """
-    recorder = Recorder(shared)
+    recorder = Recorder(shared, next(t.dtype for t in per_step.values() if t.is_floating_point()))
     for op, group in ((Op.STEP, per_step), (Op.STATE, state), (Op.FIXED, fixed)):
         for name, tensor in group.items():
             shape = tuple(tensor.shape[1:])
             recorder.values[id(tensor)] = Value(Node(op, (), name, math.prod(shape)), shape)
             recorder.alive.append(tensor)
-    with torch.enable_grad(), PlainProducts(), recorder:
+    with torch.enable_grad(), Plainly(), recorder:
         outputs, new = step(per_step, state, fixed)
 
     def found(name: str, tensor: Tensor) -> Value:

@@ -46,7 +46,8 @@ def verify(
             {k: v.to(kind).reshape(*lead, -1) for k, v in group.items()}
             for group, lead in zip(groups, ((1, rows), (rows,), (rows,)))
         )
-        given = Given(steps, states, still, traced.shared(shared), (1, rows))
+        params = {k: v.to(kind) for k, v in traced.shared(shared).items()}
+        given = Given(steps, states, still, params, (1, rows))
         ys, last = Program(traced.loop, reference.emit)(given)
         got = [v[0].reshape(outputs[k].shape) for k, v in ys.items()] + [
             v.reshape(new[k].shape) for k, v in last.items()

@@ -341,7 +341,7 @@ def inputs(
         per_step,
         {name: value if value.dim() == 2 else value.reshape(B, -1) for name, value in zip(names, state)},
         fixed,
-        found.shared(shared),
+        {name: value.to(x.dtype) for name, value in found.shared(shared).items()},
         (x.shape[0], B),
     )
 

@@ -105,8 +105,7 @@ def lerp(site: Site, a: Any, b: Any, weight: Any) -> Value:
 def nan_to_num(site: Site, a: Any, nan: Any = None, posinf: Any = None, neginf: Any = None) -> Value:
     if posinf is None or neginf is None:
         raise UntraceableError("the largest number depends on the type; give posinf and neginf")
-    finite = together(site, Op.LT, together(site, Op.ABS, a), math.inf)
-    number_ = together(site, Op.WHERE, together(site, Op.EQ, a, a), 0.0, nan or 0.0)
-    high = together(site, Op.WHERE, together(site, Op.EQ, a, math.inf), posinf, number_)
-    low = together(site, Op.WHERE, together(site, Op.EQ, a, -math.inf), neginf, high)
-    return together(site, Op.WHERE, finite, a, low)
+    out = together(site, Op.WHERE, together(site, Op.EQ, a, a), a, nan or 0.0)
+    for infinite, instead in ((math.inf, posinf), (-math.inf, neginf)):
+        out = together(site, Op.WHERE, together(site, Op.EQ, a, infinite), instead, out)
+    return out
