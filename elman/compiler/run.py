@@ -13,7 +13,7 @@ from torch import Tensor
 from elman.compiler.derive import derive
 from elman.compiler.emit import reference
 from elman.compiler.emit.reference import Given, Result
-from elman.compiler.graph import Loop
+from elman.compiler.graph import LEAVES, Loop
 from elman.compiler.simplify import simplify
 
 Runner = Callable[[Given], Result]
@@ -62,7 +62,7 @@ class Program:
             result = run_segments(
                 self.inference(), given._replace(out=frozenset(self.loop.per_step)), segment, self.loop
             )
-            return result.per_step, result.carried
+            return apart(self.loop, result), result.carried
         call = Call(self, names, given.size, segment)
         outputs = Unfolded.apply(call, *tensors)
         count = len(self.loop.per_step)
@@ -103,15 +103,17 @@ class Unfolded(torch.autograd.Function):
             states: list[dict[str, Tensor]] = []
             result = run_segments(call.program.inference(), given, call.segment, loop, states)
             kept = [torch.stack([s[name] for s in states]) for name in given.state]
-        ctx.save_for_backward(*tensors, *kept)
         ctx.set_materialize_grads(False)
-        return (*(result.per_step[k] for k in loop.per_step), *(result.carried[k] for k in loop.carried))
+        outputs = apart(loop, result)
+        # saved as well, so that a change in place of what is kept is found out
+        ctx.save_for_backward(*tensors, *kept, *outputs.values())
+        return (*outputs.values(), *(result.carried[k] for k in loop.carried))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
-        count = len(call.names)
-        tensors, kept = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        count, outputs = len(call.names), len(call.program.loop.per_step)
+        tensors, kept = ctx.saved_tensors[:count], ctx.saved_tensors[count:-outputs]
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             return None, *again(call, tensors, grads, ctx.needs_input_grad[1:])
         given = call.given(tensors)
@@ -120,6 +122,25 @@ class Unfolded(torch.autograd.Function):
             found.get((group, name)) if needs else None
             for (group, name), needs in zip(call.names, ctx.needs_input_grad[1:])
         )
+
+
+def apart(loop: Loop, result: Result) -> dict[str, Tensor]:
+    """The outputs of each step, none of them a view, or the same memory as an input or as another output."""
+    found: dict[str, Tensor] = {}
+    for name, node in loop.per_step.items():
+        value = result.per_step[name]
+        first = node.op not in LEAVES and all(loop.per_step[other] is not node for other in found)
+        found[name] = unviewed(value) if first else value.clone()
+    return found
+
+
+def unviewed(value: Tensor) -> Tensor:
+    """The same memory as a tensor of its own: torch refuses to change a view that a function gave."""
+    if value._base is None:
+        return value
+    with torch.no_grad():
+        whole = value.new_empty(0)
+        return whole.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())
 
 
 def again(

@@ -116,8 +116,10 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
         given = [*tensors(args), *tensors(list(kwargs.values()))]
+        if func._schema.is_mutable and any(id(t) in self.names for t in given):
+            raise UntraceableError(f"{line_of_user()}: the step changes a parameter or buffer in place")
+        out = func(*args, **kwargs)
         self.alive.append((given, out))
         if any(id(t) in self.values for t in given):
             self.record(func, args, kwargs, out)
@@ -229,6 +231,9 @@ class Place:
         return self.recorder.shared(out)
 
 
+TO_PYTHON = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
+
+
 class Plainly(TorchFunctionMode):
     """What torch does in a roundabout way, in a plain one: einsum of matrices, rms_norm."""
 
@@ -237,6 +242,8 @@ class Plainly(TorchFunctionMode):
             product = as_product(*args)
             if product is not None:
                 return product
+        if func in TO_PYTHON:
+            raise UntraceableError(f"{line_of_user()}: the step turns a tensor into Python numbers ({func.__name__})")
         if func is torch.rms_norm or func is F.rms_norm:
             return rms_norm(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))

@@ -17,10 +17,11 @@ from elman.cell.base import Signature, State
 from elman.compiler import Given, Program, Traced, UntraceableError, emitter, segment_length, simplify, trace, verify
 from elman.compiler.trace import ROWS
 from elman.errors import BackendWarning, CellError, OptionError
-from elman.module.owner import Snapshot, describe_owner, offered
+from elman.module.owner import Snapshot, Untouched, describe_owner, offered, plain
 from elman.module.plain import Rows, choose, column, one_step, unroll, without_padding
 
 MASKS = ("mask:reset", "mask:active")
+MANY = 64  # traces of one owner that are kept
 BACKENDS = ("fused", "reference", "plain")
 _recorded: ContextVar[list[Call] | None] = ContextVar("recorded", default=None)
 _forced: ContextVar[str | None] = ContextVar("backend", default=None)
@@ -151,7 +152,7 @@ def choose_plan(
     calls = _recorded.get()
     if calls is not None:
         calls.append(Call(what, plan, x))
-    if (forced and plan.backend != forced) or (what.strict and plan.backend != "fused"):
+    if plan.backend != forced if forced else what.strict and plan.backend != "fused":
         raise CellError(f"{slower(what, plan)} (asked for: {forced or 'fused, by strict=True'})")
     return plan
 
@@ -197,6 +198,9 @@ def best_plan(
     if quick in known.snapshot.plans:
         return known.snapshot.plans[quick]
     key = (known.snapshot.fingerprint, *quick[:-1])
+    if len(known.traced) > MANY:  # a step that changes at every call
+        known.traced.clear()
+        known.programs.clear()
     if key not in known.traced:
         known.traced[key] = traced(what, x, state, masks, watch, context)
     found = known.traced[key]
@@ -224,6 +228,8 @@ def unsuited(what: Recurrence, x: Tensor, state: State, context: Mapping[str, An
         return "autocast changes the types inside a step"
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return "torch.func transforms (vmap, grad) go through the step"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "forward-mode derivatives go through the step"
     return ""
 
 
@@ -235,7 +241,7 @@ def describe_context(value: Any, x: Tensor) -> Any:
             tuple(value.shape[1 if by_row(value, x) else 0 :]),
             value.dtype,
         )
-    return (type(value), value if isinstance(value, (int, float, str, bool, type(None))) else id(value))
+    return plain(value, {})
 
 
 def by_row(value: Tensor, x: Tensor) -> bool:
@@ -252,40 +258,64 @@ def traced(
     context: Mapping[str, Any],
 ) -> Traced | str:
     """The step as a graph, proved on random numbers against torch's own gradients; or why there is none."""
-    draw = torch.Generator(x.device).manual_seed(0)
-
-    def sample(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=draw, dtype=x.dtype, device=x.device).mul_(0.8).add_(0.1)
-
-    per_step = {"x": sample(ROWS, x.shape[-1]) * 2 - 1}
-    for name, there in zip(MASKS, masks):
-        if there:
-            per_step[name] = torch.tensor([True, False, True], device=x.device)
-    states = {name: sample(ROWS, *value.shape[1:]) for name, value in zip(what.signature.state, state)}
-    fixed = {f"first:{name}": sample(*value.shape) for name, value in states.items()} if masks[0] else {}
     shared = offered(what.owner)
-    plain: dict[str, Any] = {}
+    still: dict[str, Any] = {}
     for name, value in context.items():
-        if isinstance(value, Tensor) and by_row(value, x):
-            given = sample(ROWS, *value.shape[1:])
-            fixed[name] = given > 0.5 if value.dtype == torch.bool else given
-        else:
-            plain[name] = value
-            if isinstance(value, Tensor):
-                shared[f"context.{name}"] = value
+        if not isinstance(value, Tensor):
+            still[name] = value
+        elif not by_row(value, x):
+            still[name] = shared[f"context.{name}"] = value
+    by_rows = {name: value for name, value in context.items() if name not in still}
 
     def step(steps: Mapping[str, Tensor], before: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Any:
-        return masked_step(what, steps, before, kept, watch, plain)
+        return masked_step(what, steps, before, kept, watch, still)
 
+    before = Untouched(what.owner)
     try:
-        found = trace(step, per_step, states, fixed, shared)
-        found = replace(found, loop=replace(simplify(found.loop), reverse=what.reverse))
-        verify(found, step, per_step, states, fixed, shared)
+        with torch.inference_mode(False), torch.no_grad():
+            found = trace(step, *sample(what, x, state, masks, by_rows, ROWS, 0.0), shared)
+            found = replace(found, loop=replace(simplify(found.loop), reverse=what.reverse))
+            for rows, low in ((ROWS, 0.0), (ROWS + 2, -1.0)):  # another batch, and both signs
+                verify(found, step, *sample(what, x, state, masks, by_rows, rows, low), shared)
+        problem = ""
     except UntraceableError as error:
-        return str(error)
+        problem = str(error)
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, CellError, AssertionError) as error:
-        return f"tracing the step failed: {type(error).__name__}: {error}"
-    return found
+        problem = f"tracing the step failed: {type(error).__name__}: {error}"
+    if changed := before.changed():
+        problem = f"the step changes what is not its state ({', '.join(changed)})"
+    return problem or found
+
+
+Samples = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]
+
+
+def sample(
+    what: Recurrence,
+    x: Tensor,
+    state: State,
+    masks: tuple[bool, bool],
+    context: Mapping[str, Tensor],
+    rows: int,
+    low: float,
+) -> Samples:
+    """Random inputs of a step, states (from `low` to 1) and what is fixed; from random numbers of its own."""
+    draw = torch.Generator(x.device).manual_seed(rows)
+
+    def numbers(shape: Sequence[int], low: float = low) -> Tensor:
+        drawn = torch.rand(rows, *shape, generator=draw, dtype=x.dtype, device=x.device)
+        return low + (0.9 - low) * drawn + 0.05
+
+    per_step = {"x": numbers(x.shape[2:], -1.0)}
+    for name, there in zip(MASKS, masks):
+        if there:
+            per_step[name] = torch.arange(rows, device=x.device) % 2 == 0
+    states = {name: numbers(value.shape[1:]) for name, value in zip(what.signature.state, state)}
+    fixed = {f"first:{name}": numbers(value.shape[1:]) for name, value in states.items()} if masks[0] else {}
+    for name, value in context.items():
+        given = numbers(value.shape[1:])
+        fixed[name] = given > 0.5 if value.dtype == torch.bool else given
+    return per_step, states, fixed
 
 
 def masked_step(

@@ -1,58 +1,40 @@
-"""What a step may read besides its arguments: the tensors of its module or closure, by name."""
+"""What a step may read besides its arguments, by name, and how to know that none of it has changed.
+
+A trace holds as long as everything that the step's code can see is as it was: attributes of its module and of what they
+refer to, closures, globals that the code names, class attributes, and the code itself.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from operator import is_
-from types import FunctionType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 PLAIN = {int, float, complex, str, bytes, bool, type(None)}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 INSIDE = set(nn.Module().__dict__) - {"training"}
+LIBRARIES = ("torch", "numpy", "math", "elman", "builtins")
+DEPTH = 6  # how far attributes of attributes are followed
 
 
-class Snapshot:
-    """What an owner holds at one moment, kept so that the same moment is recognised at little cost.
+@dataclass(frozen=True, eq=False)
+class Same:
+    """An object that equals only itself; holding it, so that no other takes its address."""
 
-    It holds the very objects, and so compares by identity: what is still there has not changed, unless it can change
-    within -- a list, say -- and then `stable` is false.
-    """
+    value: Any
 
-    def __init__(self, owner: Any) -> None:
-        found = list(modules(owner))
-        self.stable = isinstance(owner, nn.Module)
-        self.groups: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
-        self.tensors: dict[str, tuple[dict[str, Any], str]] = {}
-        for path, module in found:
-            for group in (module._parameters, module._buffers, module._modules, module.__dict__):
-                self.groups.append((group, tuple(group.values())))
-                for name, value in group.items():
-                    if isinstance(value, Tensor):
-                        self.tensors[f"{path}.{name}"] = (group, name)
-                    elif name not in INSIDE and not isinstance(value, nn.Module) and type(value) not in PLAIN:
-                        self.stable = (self.stable and isinstance(value, tuple)) or name == "state_sizes"
-        self.shapes = [(value, value.shape) for group, name in self.tensors.values() for value in (group[name],)]
-        self.hooks = [getattr(m, hooks) for _, m in found if m is not owner for hooks in HOOKS]
-        self.fingerprint = fingerprint(owner)
-        self.plans: dict[Any, Any] = {}  # of calls while the owner is as it is
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.value is other.value
 
-    def holds(self) -> bool:
-        """The owner is as it was."""
-        return (
-            self.stable
-            and all(
-                len(group) == len(values) and all(map(is_, group.values(), values)) for group, values in self.groups
-            )
-            and all(tensor.shape == shape for tensor, shape in self.shapes)
-        )
-
-    def read(self, names: Collection[str]) -> dict[str, Tensor]:
-        """Tensors by name, as they are now."""
-        return {name: self.tensors[name][0][self.tensors[name][1]] for name in names if name in self.tensors}
+    def __hash__(self) -> int:
+        return id(self.value)
 
 
 def modules(owner: Any) -> Iterator[tuple[str, nn.Module]]:
@@ -66,19 +48,103 @@ def modules(owner: Any) -> Iterator[tuple[str, nn.Module]]:
                 yield from ((f"{name}.{path}" if path else name, m) for path, m in value.named_modules())
 
 
-def surroundings(owner: Any) -> Mapping[str, Any]:
-    """What a bare function sees: its closure, the globals that it names, its defaults."""
-    function = owner.func if hasattr(owner, "func") else owner
+def surroundings(owner: Any) -> dict[str, Any]:
+    """What a bare function sees: the globals that it names, and its closure."""
+    function = owner.func if isinstance(owner, partial) else owner
     function = getattr(function, "__func__", function)
     if not isinstance(function, FunctionType):
         return {}
     found = {k: function.__globals__[k] for k in function.__code__.co_names if k in function.__globals__}
+    found.update(closure(function))
+    return found
+
+
+def closure(function: FunctionType) -> dict[str, Any]:
+    """The free variables of a function that are bound."""
+    found = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
         try:
             found[name] = cell.cell_contents
         except ValueError:  # a name that is not bound yet
             continue
     return found
+
+
+def own_classes(value: Any) -> list[type]:
+    """The classes that the user wrote: those before torch's and elman's bases."""
+    return [c for c in type(value).__mro__ if c.__module__.split(".")[0] not in LIBRARIES]
+
+
+class Snapshot:
+    """What an owner holds at one moment, kept so that the same moment is recognised at little cost.
+
+    It holds the very objects, and so compares by identity: what is still there has not changed, unless it can change
+    within -- a list, say -- and then `stable` is false, and the whole fingerprint is made anew each time.
+    """
+
+    def __init__(self, owner: Any) -> None:
+        found = list(modules(owner))
+        self.stable = isinstance(owner, nn.Module)
+        self.groups: list[tuple[Mapping[str, Any], tuple[Any, ...]]] = []
+        self.named: list[tuple[Mapping[str, Any], str, Any]] = []
+        self.tensors: dict[str, tuple[dict[str, Any], str]] = {}
+        for path, module in found:
+            for group in (module._parameters, module._buffers, module._modules, module.__dict__):
+                self._hold(group)
+                for name, value in group.items():
+                    if isinstance(value, Tensor):
+                        self.tensors[f"{path}.{name}"] = (group, name)
+                    elif name not in INSIDE | {"state_sizes"} and not isinstance(value, nn.Module):
+                        self.stable = self.stable and type(value) in PLAIN
+            for kind in own_classes(module):
+                self._hold(vars(kind))
+                for value in vars(kind).values():
+                    self._watch(value)
+        self.kinds = [(value, kind_of(value)) for group, name in self.tensors.values() for value in (group[name],)]
+        self.hooks = [getattr(m, hooks) for _, m in found if m is not owner for hooks in HOOKS]
+        self.fingerprint = fingerprint(owner)
+        self.plans: dict[Any, Any] = {}  # of calls while the owner is as it is
+
+    def _hold(self, group: Mapping[str, Any]) -> None:
+        self.groups.append((group, tuple(group.values())))
+
+    def _watch(self, value: Any) -> None:
+        """Globals that a method names: functions of libraries do not change, numbers are compared, else not stable."""
+        if isinstance(value, FunctionType):
+            for name in value.__code__.co_names:
+                seen = value.__globals__.get(name)
+                if name in value.__globals__:
+                    self.named.append((value.__globals__, name, seen))
+                    self.stable = self.stable and (type(seen) in PLAIN or of_library(seen))
+        elif not (type(value) in PLAIN or of_library(value)):
+            self.stable = self.stable and isinstance(value, (staticmethod, classmethod, property)) is False
+
+    def holds(self) -> bool:
+        """The owner is as it was."""
+        if not self.stable:
+            return False
+        for group, values in self.groups:
+            if len(group) != len(values) or not all(map(is_, group.values(), values)):
+                return False
+        if any(space.get(name) is not value for space, name, value in self.named):
+            return False
+        return all(kind_of(tensor) == kind for tensor, kind in self.kinds)
+
+    def read(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Tensors by name, as they are now."""
+        return {name: self.tensors[name][0][self.tensors[name][1]] for name in names if name in self.tensors}
+
+
+def kind_of(tensor: Tensor) -> Any:
+    """What of a tensor a trace depends on."""
+    return tensor.shape, tensor.dtype, tensor.device
+
+
+def of_library(value: Any) -> bool:
+    """Something that no user changes: a module, or a function or class of a library."""
+    home = getattr(value, "__module__", None)
+    known = isinstance(home, str) and home.split(".")[0] in LIBRARIES
+    return isinstance(value, ModuleType) or (known and (isinstance(value, type) or not hasattr(value, "__dict__")))
 
 
 def offered(owner: Any, names: Collection[str] | None = None) -> dict[str, Tensor]:
@@ -95,33 +161,95 @@ def offered(owner: Any, names: Collection[str] | None = None) -> dict[str, Tenso
 
 
 def fingerprint(owner: Any) -> Any:
-    """What a trace depends on: plain attributes by value, tensors by kind and by which of them are the same."""
-    seen: dict[int, int] = {}
-    parts: list[Any] = []
-    for path, module in modules(owner):
-        parts.append((path, type(module)))
-        for group in (module._parameters, module._buffers, module.__dict__):
-            for name, value in group.items():
-                if type(value) in PLAIN:  # the common case first: this runs at every call
-                    parts.append(value)
-                elif name not in INSIDE:
-                    parts.append(plain(value, seen))
-    if not isinstance(owner, nn.Module):
-        parts.extend((k, plain(v, seen)) for k, v in surroundings(owner).items())
-    return tuple(parts)
+    """Everything that a trace of the owner depends on, as one value to compare."""
+    return plain(owner, {}, DEPTH)
 
 
-def plain(value: Any, seen: dict[int, int]) -> Any:
+def plain(value: Any, seen: dict[int, int], depth: int = DEPTH) -> Any:
     """A value's part in a fingerprint: hashable, equal only where a trace would be the same."""
-    if isinstance(value, Tensor):
-        return (value.shape, value.dtype, value.device.type, seen.setdefault(id(value), len(seen)))
     if type(value) in PLAIN:
-        return (type(value), value)
+        return (type(value), value.hex() if isinstance(value, float) else value)
+    if id(value) in seen:
+        return ("again", seen[id(value)])
+    seen[id(value)] = len(seen)
+    if isinstance(value, Tensor):
+        return ("tensor", seen[id(value)], *kind_of(value))
+    if of_library(value):
+        return Same(value)
+    deeper = partial(plain, seen=seen, depth=depth - 1)
+    if depth == 0:
+        return Same(value)
+    if isinstance(value, np.ndarray):
+        return (value.shape, value.dtype.str, value.tobytes())
     if isinstance(value, (tuple, list)):
-        return tuple(plain(v, seen) for v in value)
+        return (type(value), *map(deeper, value))
+    if isinstance(value, (set, frozenset)):
+        return (type(value), *sorted(map(repr, value)))
     if isinstance(value, dict):
-        return tuple((str(k), plain(v, seen)) for k, v in value.items())
-    return id(value)
+        return (type(value), *((deeper(k), deeper(v)) for k, v in value.items()))
+    return whole(value, deeper)
+
+
+def whole(value: Any, deeper: Callable[[Any], Any]) -> Any:
+    """A function by its code and what it sees; any other object by its class and its attributes."""
+    if isinstance(value, FunctionType):
+        named = tuple((k, deeper(v)) for k, v in surroundings(value).items())
+        return (Same(value.__code__), deeper(value.__defaults__), deeper(value.__kwdefaults__), *named)
+    if isinstance(value, MethodType):
+        return (deeper(value.__func__), deeper(value.__self__))
+    if isinstance(value, partial):
+        return (deeper(value.func), deeper(value.args), deeper(value.keywords))
+    if isinstance(value, nn.Module):
+        groups = (value._parameters, value._buffers, value._modules)
+        inner = [(k, deeper(v)) for group in groups for k, v in group.items()]
+        rest = [(k, deeper(v)) for k, v in value.__dict__.items() if k not in INSIDE]
+        return (type(value), *inner, *rest, *map(deeper, class_attributes(value)))
+    if hasattr(value, "__dict__") and not isinstance(value, type):
+        return (type(value), *((k, deeper(v)) for k, v in vars(value).items()), *map(deeper, class_attributes(value)))
+    return Same(value)
+
+
+def class_attributes(value: Any) -> list[Any]:
+    """Values and functions of the classes that the user wrote."""
+    return [v for c in own_classes(value) for k, v in vars(c).items() if not (k.startswith("__") and k != "__call__")]
+
+
+class Untouched:
+    """Puts back what a step changes of its owner while it is traced; `changed` says what that was."""
+
+    def __init__(self, owner: Any) -> None:
+        spaces = [s for _, m in modules(owner) for s in (m.__dict__, m._parameters, m._buffers)]
+        self.places = [(space, dict(space)) for space in spaces]
+        function = getattr(owner, "__func__", owner)
+        if not isinstance(owner, nn.Module) and hasattr(owner, "__dict__"):
+            self.places.append((owner.__dict__, dict(owner.__dict__)))
+        self.cells = []
+        if isinstance(function, FunctionType):
+            found = closure(function)
+            free = zip(function.__code__.co_freevars, function.__closure__ or ())
+            self.cells = [(name, cell, found[name]) for name, cell in free if name in found]
+        held: list[Any] = [v for place, _ in self.places for v in place.values()] + [v for *_, v in self.cells]
+        self.containers = [(v, v.copy()) for v in held if type(v) in (list, dict, set)]
+
+    def changed(self) -> list[str]:
+        """The names of what changed since, put back."""
+        names = []
+        for place, before in self.places:
+            for name in [*place, *(k for k in before if k not in place)]:
+                if place.get(name) is not before.get(name) or (name in place) != (name in before):
+                    names.append(name)
+                    place.pop(name, None)
+                    place.update({name: before[name]} if name in before else {})
+        for name, cell, before in self.cells:
+            if cell.cell_contents is not before:
+                names.append(name)
+                cell.cell_contents = before
+        for container, before in self.containers:
+            if len(container) != len(before):
+                names.append(f"a {type(container).__name__}")
+                container.clear()
+                container.extend(before) if isinstance(container, list) else container.update(before)
+        return names
 
 
 def describe_owner(owner: Any) -> str:

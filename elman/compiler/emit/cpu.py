@@ -20,7 +20,7 @@ from elman.compiler.emit.pool import Pieces, lease
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import MEANING, Given, Result, constant
 from elman.compiler.emit.target import Target, host
-from elman.compiler.graph import Loop, Node, Op, order, show
+from elman.compiler.graph import LEAVES, Loop, Node, Op, order, show
 
 TYPES = {torch.float32: "f32", torch.float64: "f64"}
 WIDE_ROWS = 6  # rows a thread from which each thread runs its own rows; below, threads share each product
@@ -69,7 +69,8 @@ class Compiled:
             return module.module
 
         name = f"{dtype} {'wide' if wide else 'narrow'} {'reverse' if loop.reverse else 'forward'}"
-        code = native.load("unfolded", f"{name}\n{show(loop)}", build, target)
+        leaves = [f"{n.op.name} {n.arg!r} {n.rows} x {n.width}" for n in loop.nodes() if n.op in LEAVES]
+        code = native.load("unfolded", "\n".join([name, show(loop), *leaves]), build, target)
         self.address = code.address("kernel")
         self.kept = code.kept
         self.memory = lru_cache(maxsize=16)(partial(Memory, self))
@@ -190,9 +191,16 @@ class Memory:
                 shapes[name] = (T + 1, B, node.width)
         shapes.update({node: (T, B, node.width) for node in made.stored})
         self.names = list(shapes)
-        self.own = {k: v for k, v in shapes.items() if (made.loop.carried[k] if isinstance(k, str) else k) in away}
+        self.own = {k: v for k, v in shapes.items() if leaves(made, k, away)}
         self.kept_names = [k for k in shapes if k not in self.own]
         self.kept = Pieces([shapes[k] for k in self.kept_names])
+
+
+def leaves(made: Plan, key: str | Node, away: set[Node]) -> bool:
+    """The caller is given this stored value, or this path: its states after each step, or before."""
+    if isinstance(key, str):
+        return made.loop.carried[key] in away or any(n.op is Op.STATE and n.arg == key for n in away)
+    return key in away
 
 
 def launch(kernel: Compiled, given: Given, whole: Whole, some: Tensor) -> Launched:

@@ -117,22 +117,55 @@ def _trampoline() -> Any:
 # ---- threads of our own
 
 
+class _Job:
+    """One launch: run once, however often it is asked for."""
+
+    def __init__(self, address: int, args: int, threads: int) -> None:
+        self.address, self.args, self.threads = address, args, threads
+        self.begun = False
+        self.done = threading.Event()
+
+
 class _Pool:
-    """Sleeping Python threads, woken for one launch at a time; ctypes lets go of the GIL while a kernel runs."""
+    """Sleeping Python threads, woken for one launch at a time; ctypes lets go of the GIL while a kernel runs.
+
+    A leader hands out the work, so that Ctrl-C, which reaches the caller, cannot leave a kernel running on memory that
+    the caller then frees.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._leader: threading.Thread | None = None
         self._work: list[queue.SimpleQueue[tuple[int, int, int]]] = []
         self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def launch(self, address: int, args: int, threads: int) -> None:
-        with self._lock:
-            helpers = self._grow(threads - 1)
+        if self._leader is None:
+            self._leader = threading.Thread(target=self._lead, name="elman-0", daemon=True)
+            self._leader.start()
+        job, interrupted = _Job(address, args, threads), False
+        while not job.done.is_set():
+            try:
+                self._jobs.put(job)
+                job.done.wait()
+            except KeyboardInterrupt:
+                interrupted = True
+        if interrupted:
+            raise KeyboardInterrupt
+
+    def _lead(self) -> None:
+        while True:
+            job = self._jobs.get()
+            if job.begun:
+                continue
+            job.begun = True
+            helpers = self._grow(job.threads - 1)
             for thread in range(helpers):
-                self._work[thread].put((address, args, helpers + 1))
-            _function(address)(args, 0, helpers + 1)
+                self._work[thread].put((job.address, job.args, helpers + 1))
+            _function(job.address)(job.args, 0, helpers + 1)
             for _ in range(helpers):
                 self._done.get()
+            job.done.set()
 
     def _grow(self, helpers: int) -> int:
         """Return how many helpers there are to use, of those wished for."""
