@@ -50,7 +50,7 @@ def ways(layer: nn.Module, *inputs: Any) -> str:
 
 
 def calls_of(layer: nn.Module, inputs: Sequence[Any], options: dict[str, Any]) -> list[Call]:
-    with recorded() as calls, torch.no_grad():
+    with recorded() as calls, torch.no_grad(), torch.random.fork_rng(devices=[]):  # dropout draws, and leaves no trace
         layer(*inputs, **options)
     if not calls:
         raise InputError(f"explain: {type(layer).__name__} ran no recurrent layer of elman's")

@@ -140,3 +140,13 @@ def test_check_finds_a_cell_that_forgets_its_batch():
     assert not report.ok
     assert "a row alone and in its batch" in report.failures
     assert "FAILED" in str(report)
+
+
+def test_explain_draws_none_of_the_users_random_numbers():
+    net, cell = elman.Stacked(elman.cell.LSTM(3, 4), nn.Dropout(0.5)), elman.cell.GRU(3, 4)
+    torch.manual_seed(0)
+    elman.explain(net, torch.zeros(6, 2, 3))
+    elman.check(cell)
+    drawn = torch.rand(3)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(3))
