@@ -61,7 +61,7 @@ class Cell(nn.Module):
 
     def initial(self, batch_size: int) -> State:
         """The state before the first step: (B, width) each, zeros unless `learn_initial` was called."""
-        like = next(self.parameters(), torch.empty(0))
+        like = first_parameter(self)
         states = []
         for name, size in self.state_sizes.items():
             learned = self._parameters.get(f"initial_{name}")
@@ -81,6 +81,15 @@ class Cell(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}"
+
+
+def first_parameter(module: nn.Module) -> Tensor:
+    """Any parameter, for its type and device; the quick way, since every call of a layer asks."""
+    for part in (module, *module._modules.values()):
+        for parameter in part._parameters.values() if part is not None else ():
+            if parameter is not None:
+                return parameter
+    return next(module.parameters(), torch.empty(0))
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,8 @@ def check_state(state: Any, signature: Signature, sizes: Mapping[str, int | None
         fits = isinstance(value, Tensor) and value.dim() >= 2 and value.shape[0] == x.shape[1]
         if not fits or (size is not None and tuple(value.shape[1:]) != (size,)):
             raise InputError(f"state '{name}' must be a tensor (B={x.shape[1]}, {wide}); got {describe(value)}")
+    if all(value.dtype == x.dtype and value.device == x.device for value in state):
+        return signature.State(*state)
     real = x.is_floating_point()
     return signature.State(*(value.to(x if real and value.is_floating_point() else x.device) for value in state))
 

@@ -23,7 +23,7 @@ from elman.compiler.emit.target import Target, host
 from elman.compiler.graph import LEAVES, Loop, Node, Op, order, show
 
 TYPES = {torch.float32: "f32", torch.float64: "f64"}
-WIDE_ROWS = 6  # rows a thread from which each thread runs its own rows; below, threads share each product
+WIDE_ROWS = 3  # rows a thread from which each thread runs its own rows; below, threads share each product
 
 
 def emit(loop: Loop, target: Target | None = None) -> Callable[[Given], Result]:
