@@ -510,3 +510,26 @@ def test_what_cannot_be_fused_is_named_with_its_line_once():
 def test_checkpoint_says_what_it_takes(given):
     with pytest.raises(elman.OptionError, match="checkpoint must be a number of steps of at least 1"):
         elman.Recurrent(elman.cell.GRU(3, 4), checkpoint=given)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("way", ["openmp", "python"])
+def test_children_of_a_process_that_used_the_kernels(way):
+    code = """
+        want = run(x), run(wide)
+        warnings.simplefilter("ignore")
+        child = os.fork()
+        if child == 0:
+            fine = all(torch.allclose(run(v), w, 1e-4, 1e-4) for v, w in zip((x, wide), want))
+            os._exit(0 if fine else 3)
+        assert os.waitpid(child, 0)[1] == 0
+        class Items(torch.utils.data.Dataset):
+            def __len__(self): return 4
+            def __getitem__(self, i): return run(wide)
+        loader = torch.utils.data.DataLoader(Items(), batch_size=2, num_workers=2, multiprocessing_context="fork")
+        for batch in loader:
+            assert torch.allclose(batch, want[1].expand_as(batch), 1e-4, 1e-4)
+        assert torch.equal(run(wide), want[1])
+        print("fine")
+    """
+    assert process(code, ELMAN_THREADS=way) == "fine"
