@@ -80,7 +80,7 @@ def check(options: Options) -> None:
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(Options(), 1000, "a small LSTM, minutes on two cores"),
     "good": Recipe(
-        Options(hidden=512, dropout=0.3, rate=5e-3), 8000, "a wider LSTM with dropout, a quarter of an hour on two cores"
+        Options(hidden=512, dropout=0.3, rate=5e-3), 8000, "a wider LSTM with dropout, a quarter of an hour"
     ),
     "min-char-rnn": Recipe(
         Options(
