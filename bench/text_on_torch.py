@@ -10,7 +10,10 @@ from torch import nn
 
 import elman.task.text as text
 from elman.cell import LSTM
+from elman.cell.base import state_type
 from elman.cli import run
+
+State = state_type(("h", "c"))
 
 
 class OnTorch(nn.Module):
@@ -26,14 +29,14 @@ class OnTorch(nn.Module):
         for part in self.parts:
             if isinstance(part, nn.LSTM):
                 x, (h, c) = part(x, tuple(s[None] for s in next(state)))
-                last.append((h[0], c[0]))
+                last.append(State(h[0], c[0]))
             else:
                 x = part(x)
         return x, tuple(last)
 
     def initial(self, batch_size):
-        zeros = ((torch.zeros(batch_size, p.hidden_size),) * 2 for p in self.parts if isinstance(p, nn.LSTM))
-        return tuple(zeros)
+        sizes = [(batch_size, part.hidden_size) for part in self.parts if isinstance(part, nn.LSTM)]
+        return tuple(State(torch.zeros(size), torch.zeros(size)) for size in sizes)
 
 
 def on_torch(cell: LSTM) -> nn.LSTM:

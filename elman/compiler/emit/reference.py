@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from elman.compiler.graph import LEAVES, TOTALS, Loop, Node, Op
 from elman.compiler.unfold import unfold
@@ -45,7 +44,7 @@ def like(tensor: Tensor, mask: Tensor) -> Tensor:
 
 MEANING: dict[Op, Callable[..., Tensor]] = {
     Op.MATMUL: lambda n, a, b: a @ (b.t() if n.arg else b),
-    Op.OUTER: lambda n, a, b: outer(a, b),
+    Op.OUTER: lambda n, a, b: a.t() @ b,
     Op.ROWSUM: lambda n, a: a.sum(0),
     Op.ADD: lambda n, a, b: a + b,
     Op.SUB: lambda n, a, b: a - b,
@@ -63,9 +62,7 @@ MEANING: dict[Op, Callable[..., Tensor]] = {
     Op.COS: lambda n, a: a.cos(),
     Op.SIGMOID: lambda n, a: a.sigmoid(),
     Op.TANH: lambda n, a: a.tanh(),
-    Op.SOFTPLUS: lambda n, a: (
-        F.softplus(a, threshold=torch.inf) if a.requires_grad else torch.logaddexp(a, a.new_zeros(()))
-    ),
+    Op.SOFTPLUS: lambda n, a: torch.logaddexp(a, a.new_zeros(())),
     Op.MAX: lambda n, a, b: torch.maximum(a, b),
     Op.MIN: lambda n, a, b: torch.minimum(a, b),
     Op.LT: lambda n, a, b: like(a, a < b),
@@ -78,11 +75,6 @@ MEANING: dict[Op, Callable[..., Tensor]] = {
     Op.SUM: lambda n, a: a.sum(-1, keepdim=True),
     Op.LARGEST: lambda n, a: a.amax(-1, keepdim=True),
 }
-
-
-def outer(a: Tensor, b: Tensor) -> Tensor:
-    """a.T @ b, laid out so that its larger side is contiguous in memory."""
-    return a.t() @ b
 
 
 def widened(value: Tensor, width: int, others: tuple[Tensor, ...]) -> Tensor:
