@@ -24,16 +24,17 @@ MAY_IMPORT = {
     "__init__": {"errors", "cell", "module"},
 }
 COMPILER = {
+    "collection": set(),
     "graph": set(),
     "aten_ops": {"graph"},
     "trace": {"graph", "aten_ops"},
     "simplify": {"graph"},
     "derive": {"graph"},
     "unfold": {"graph"},
-    "emit": {"graph", "unfold"},
-    "run": {"graph", "simplify", "derive", "emit"},
+    "emit": {"collection", "graph", "unfold"},
+    "run": {"collection", "graph", "simplify", "derive", "emit"},
     "verify": {"aten_ops", "trace", "emit", "run"},
-    "__init__": {"graph", "aten_ops", "trace", "simplify", "unfold", "emit", "run", "verify"},
+    "__init__": {"collection", "graph", "aten_ops", "trace", "simplify", "unfold", "emit", "run", "verify"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from elman.compiler.aten_ops import UntraceableError
+from elman.compiler.collection import collection_paused
 from elman.compiler.emit import reference
 from elman.compiler.emit.reference import Given, Result
 from elman.compiler.graph import Costs, Loop, costs, show
@@ -33,6 +34,7 @@ __all__ = [
     "Runner",
     "Traced",
     "UntraceableError",
+    "collection_paused",
     "costs",
     "emitter",
     "segment_length",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 
+@collection_paused()
 def emitter(loop: Loop, x: Tensor, forced: str | None) -> tuple[str, Callable[[Loop], Runner], str]:
     """The name of the backend for this loop and input, how it emits, and why it is not a faster one."""
     if forced == "reference":

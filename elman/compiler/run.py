@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from elman.compiler.collection import collection_paused
 from elman.compiler.derive import derive
 from elman.compiler.emit import reference
 from elman.compiler.emit.reference import Given, Result
@@ -17,6 +18,7 @@ from elman.compiler.graph import LEAVES, Loop
 from elman.compiler.simplify import simplify
 
 Runner = Callable[[Given], Result]
+Tensors = Mapping[str, Tensor]
 GROUPS = ("per_step", "state", "fixed", "shared")
 
 
@@ -50,8 +52,9 @@ class Program:
     def training(self, wanted: frozenset[str]) -> Pair:
         """Forward and backward for gradients to these inputs."""
         if wanted not in self.pairs:
-            forward, back = map(simplify, derive(self.loop, list(self.loop.per_step), wanted))
-            self.pairs[wanted] = Pair(forward, back, self.emit(forward), self.emit(back))
+            with collection_paused():
+                forward, back = map(simplify, derive(self.loop, list(self.loop.per_step), wanted))
+                self.pairs[wanted] = Pair(forward, back, self.emit(forward), self.emit(back))
         return self.pairs[wanted]
 
     def __call__(self, given: Given, segment: int | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -59,9 +62,8 @@ class Program:
         names = tuple((group, name) for group in GROUPS for name in getattr(given, group))
         tensors = [getattr(given, group)[name] for group, name in names]
         if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
-            result = run_segments(
-                self.inference(), given._replace(out=frozenset(self.loop.per_step)), segment, self.loop
-            )
+            run = self.inference()
+            result = run_segments(run, given, segment, self.loop, run, [])
             return apart(self.loop, result), result.carried
         call = Call(self, names, given.size, segment)
         outputs = Unfolded.apply(call, *tensors)
@@ -91,18 +93,16 @@ class Unfolded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         loop = call.program.loop
-        given = call.given(tensors)._replace(out=frozenset(loop.per_step))
+        given = call.given(tensors)
         wanted = frozenset(n for (_, n), needs in zip(call.names, ctx.needs_input_grad[1:]) if needs)
-        ctx.call, ctx.pair, ctx.kept = call, call.program.training(wanted), []
-        if call.segment is None:
-            result = ctx.pair.run(given)
-            ctx.kept = [name for name in ctx.pair.forward.per_step if name not in loop.per_step]
-            kept = [result.per_step[name] for name in ctx.kept]
-            ctx.lease = result.lease
-        else:
-            states: list[dict[str, Tensor]] = []
-            result = run_segments(call.program.inference(), given, call.segment, loop, states)
-            kept = [torch.stack([s[name] for s in states]) for name in given.state]
+        ctx.call, ctx.pair = call, call.program.training(wanted)
+        states: list[dict[str, Tensor]] = []
+        result = run_segments(call.program.inference(), given, call.segment, loop, ctx.pair.run, states)
+        ctx.starts = [name for name in given.state if len(states) > 1]
+        ctx.saved = [name for name in ctx.pair.forward.per_step if name not in loop.per_step]
+        kept = [torch.stack([s[name] for s in states[:-1]]) for name in ctx.starts]
+        kept += [result.per_step[name] for name in ctx.saved]
+        ctx.lease = result.lease
         ctx.set_materialize_grads(False)
         outputs = apart(loop, result)
         # saved as well, so that a change in place of what is kept is found out
@@ -116,8 +116,8 @@ class Unfolded(torch.autograd.Function):
         tensors, kept = ctx.saved_tensors[:count], ctx.saved_tensors[count:-outputs]
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             return None, *again(call, tensors, grads, ctx.needs_input_grad[1:])
-        given = call.given(tensors)
-        found = gradients(ctx.pair, call, given, dict(zip(ctx.kept, kept)) if call.segment is None else kept, grads)
+        starts, saved = dict(zip(ctx.starts, kept)), dict(zip(ctx.saved, kept[len(ctx.starts) :]))
+        found = gradients(ctx.pair, call, call.given(tensors), starts, saved, grads)
         return None, *(
             found.get((group, name)) if needs else None
             for (group, name), needs in zip(call.names, ctx.needs_input_grad[1:])
@@ -161,11 +161,14 @@ def again(
 
 
 def gradients(
-    pair: Pair, call: Call, given: Given, kept: Any, grads: tuple[Tensor | None, ...]
+    pair: Pair, call: Call, given: Given, starts: Tensors, saved: Tensors, grads: tuple[Tensor | None, ...]
 ) -> dict[tuple[str, str], Tensor]:
-    """Run the backward loop, a segment at a time where forward kept only the states between them."""
+    """Run the backward loop, a segment at a time: the last as forward `saved` it, the others again from their `starts`.
+
+    starts: states before each segment but the last, (segments - 1, B, width).
+    """
     loop, back, (T, B) = call.program.loop, pair.back, call.size
-    some = next(iter([*given.per_step.values(), *given.state.values()]))
+    some = some_of(given)
     zero = some.new_zeros(())
     outer = dict(zip([*((k, "step") for k in loop.per_step), *((k, "state") for k in loop.carried)], grads))
 
@@ -177,38 +180,51 @@ def gradients(
     state = {name: incoming(name, "state", B, node.width) for name, node in back.carried.items()}
     found: dict[tuple[str, str], Tensor] = {}
     cuts = pieces(T, call.segment, loop.reverse)
+    whole = rooms(back, some, call.size, len(cuts))
     for i, (low, high) in reversed(list(enumerate(cuts))):
         part = slice_of(given, low, high)
-        held = None
-        if isinstance(kept, dict):
-            saved: Mapping[str, Tensor] = kept
-        else:
-            start = {name: k[i] for name, k in zip(given.state, kept)}
-            forward = pair.run(part._replace(state=start))
+        held = None  # memory in which saved values lie
+        if i < len(cuts) - 1:
+            forward = pair.run(part._replace(state={name: value[i] for name, value in starts.items()}))
             saved, held = forward.per_step, forward.lease
         steps = {**part.per_step, **saved, **(dy if high - low == T else {k: v[low:high] for k, v in dy.items()})}
-        leaving = frozenset(back.per_step)
-        result = pair.run_back(Given(steps, state, given.fixed, given.shared, part.size, leaving))
+        result = pair.run_back(Given(steps, state, given.fixed, given.shared, part.size, parts(whole, low, high)))
         del held
         state = result.carried
-        gather(found, result, T, low, high)
+        settle(whole, result.per_step, low, high)
+        for name, value in result.summed.items():
+            found["shared", name] = found["shared", name] + value if i < len(cuts) - 1 else value
+    found.update({("per_step", name.removeprefix("d:")): value for name, value in whole.items() if value is not None})
     for name, value in state.items():
         group = "fixed" if name.startswith("d:") else "state"
         found[group, name.removeprefix("d:")] = value
     return found
 
 
-def gather(found: dict[tuple[str, str], Tensor], result: Result, T: int, low: int, high: int) -> None:
-    """Put one segment's gradients with those of the segments before."""
-    for name, value in result.per_step.items():
-        key = ("per_step", name.removeprefix("d:"))
-        if (low, high) == (0, T):
-            found[key] = value
-        else:
-            found.setdefault(key, value.new_empty(T, *value.shape[1:]))[low:high] = value
-    for name, value in result.summed.items():
-        key = ("shared", name)
-        found[key] = found[key] + value if key in found else value
+Rooms = dict[str, "Tensor | None"]  # memory for the outputs of all segments; None: one segment brings its own
+
+
+def rooms(loop: Loop, some: Tensor, size: tuple[int, int], segments: int) -> Rooms:
+    """Memory for outputs (T, B, width) of which segments write a part each, with a step to spare on both sides."""
+    if segments == 1:
+        return dict.fromkeys(loop.per_step)
+    T, B = size
+    return {name: some.new_empty(T + 2, B, node.width)[1:-1] for name, node in loop.per_step.items()}
+
+
+def parts(whole: Rooms, low: int, high: int) -> Rooms:
+    """One segment's part of them."""
+    return {name: None if room is None else room[low:high] for name, room in whole.items()}
+
+
+def settle(whole: Rooms, outputs: Mapping[str, Tensor], low: int, high: int) -> None:
+    """See that one segment's outputs are where they belong."""
+    for name, value in outputs.items():
+        room = whole[name]
+        if room is None:
+            whole[name] = value
+        elif room[low:high].data_ptr() != value.data_ptr():
+            room[low:high] = value
 
 
 def pieces(T: int, segment: int | None, reverse: bool) -> list[tuple[int, int]]:
@@ -227,23 +243,26 @@ def slice_of(given: Given, low: int, high: int) -> Given:
 
 
 def run_segments(
-    run: Runner, given: Given, segment: int | None, loop: Loop, states: list[dict[str, Tensor]] | None = None
+    run: Runner, given: Given, segment: int | None, loop: Loop, run_last: Runner, states: list[dict[str, Tensor]]
 ) -> Result:
-    """Run in segments, so that what a run needs beside its outputs is small; note the state before each."""
-    T, _ = given.size
-    if segment is None or segment >= T:
-        if states is not None:
-            states.append(dict(given.state))
-        return run(given)
-    out: dict[str, Tensor] = {}
-    for low, high in pieces(T, segment, loop.reverse):
-        if states is not None:
-            states.append(dict(given.state))
-        result = run(slice_of(given, low, high))
-        for name, value in result.per_step.items():
-            out.setdefault(name, value.new_empty(T, *value.shape[1:]))[low:high] = value
+    """Run in segments, so that what a run needs beside its outputs is small; note the state before each in `states`.
+
+    Whatever the last one saves is in the result, too, as are its lease and the last states.
+    """
+    cuts = pieces(given.size[0], segment, loop.reverse)
+    whole = rooms(loop, some_of(given), given.size, len(cuts))
+    for i, (low, high) in enumerate(cuts):
+        states.append(dict(given.state))
+        part = slice_of(given, low, high)._replace(out=parts(whole, low, high))
+        result = (run_last if i == len(cuts) - 1 else run)(part)
+        settle(whole, {name: result.per_step[name] for name in whole}, low, high)
         given = given._replace(state=result.carried)
-    return Result(out, result.carried, {})
+    return result._replace(per_step={**result.per_step, **{k: v for k, v in whole.items() if v is not None}})
+
+
+def some_of(given: Given) -> Tensor:
+    """Any of its tensors that is there at all, for its type and device."""
+    return next(iter([*given.per_step.values(), *given.state.values()]))
 
 
 def segment_length(checkpoint: int | str | None, T: int) -> int | None:

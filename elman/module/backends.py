@@ -14,7 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from elman.cell.base import Signature, State
-from elman.compiler import Given, Program, Traced, UntraceableError, emitter, segment_length, simplify, trace, verify
+from elman.compiler import (
+    Given,
+    Program,
+    Traced,
+    UntraceableError,
+    collection_paused,
+    emitter,
+    segment_length,
+    simplify,
+    trace,
+    verify,
+)
 from elman.compiler.trace import ROWS
 from elman.errors import BackendWarning, CellError, OptionError
 from elman.module.owner import Snapshot, Untouched, describe_owner, offered, plain
@@ -249,6 +260,7 @@ def by_row(value: Tensor, x: Tensor) -> bool:
     return value.dim() >= 2 and value.shape[0] == x.shape[1]
 
 
+@collection_paused()
 def traced(
     what: Recurrence,
     x: Tensor,

@@ -533,3 +533,34 @@ def test_children_of_a_process_that_used_the_kernels(way):
         print("fine")
     """
     assert process(code, ELMAN_THREADS=way) == "fine"
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_segments_write_their_outputs_where_the_caller_finds_them(reverse, monkeypatch):
+    from elman.compiler import run
+
+    written: list[bool] = []
+    settle = run.settle
+
+    def watched(whole, outputs, low, high):
+        rooms = {name: room[low:high] for name, room in whole.items() if room is not None}
+        written.extend(outputs[name].data_ptr() == room.data_ptr() for name, room in rooms.items())
+        settle(whole, outputs, low, high)
+
+    monkeypatch.setattr(run, "settle", watched)
+    layer = elman.Recurrent(elman.cell.LSTM(3, 16), reverse=reverse, checkpoint=3)
+    x = torch.randn(7, 8, 3, requires_grad=True)
+    layer(x)[0].sum().backward()
+    assert len(written) == 6 and all(written)  # y and d:x, three segments each
+
+
+def test_compiling_leaves_garbage_collection_as_it_was():
+    import gc
+
+    for enabled in (True, False):
+        (gc.enable if enabled else gc.disable)()
+        try:
+            elman.Recurrent(elman.cell.GRU(3, 5 + enabled))(torch.randn(2, 3, 3))
+            assert gc.isenabled() == enabled
+        finally:
+            gc.enable()

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
+from elman.compiler.collection import collection_paused
 from elman.compiler.emit import native, threads
 from elman.compiler.emit.kernel import Kernel
 from elman.compiler.emit.layout import Layout
@@ -16,7 +17,7 @@ from elman.compiler.emit.linear import Linear, linear
 from elman.compiler.emit.llvm import FLAG_BYTES, Build
 from elman.compiler.emit.outer import outer
 from elman.compiler.emit.plan import Plan, plan
-from elman.compiler.emit.pool import Pieces, lease
+from elman.compiler.emit.pool import Pieces, fresh, lease
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import MEANING, Given, Result, constant
 from elman.compiler.emit.target import Target, host
@@ -41,7 +42,8 @@ class Emitted:
     def compiled(self, dtype: torch.dtype, wide: bool) -> Compiled:
         """The kernel, from memory, from the disk, or new."""
         if (dtype, wide) not in self.kernels:
-            self.kernels[dtype, wide] = Compiled(self.loop, wide, TYPES[dtype], self.target)
+            with collection_paused():
+                self.kernels[dtype, wide] = Compiled(self.loop, wide, TYPES[dtype], self.target)
         return self.kernels[dtype, wide]
 
     def __call__(self, given: Given) -> Result:
@@ -192,6 +194,7 @@ class Memory:
         shapes.update({node: (T, B, node.width) for node in made.stored})
         self.names = list(shapes)
         self.own = {k: v for k, v in shapes.items() if leaves(made, k, away)}
+        self.output = {node: name for name, node in made.loop.per_step.items() if name in leaving}
         self.kept_names = [k for k in shapes if k not in self.own]
         self.kept = Pieces([shapes[k] for k in self.kept_names])
 
@@ -206,12 +209,15 @@ def leaves(made: Plan, key: str | Node, away: set[Node]) -> bool:
 def launch(kernel: Compiled, given: Given, whole: Whole, some: Tensor) -> Launched:
     """Fill the block in the order of its layout and run the kernel: last states, stored sequences, paths, totals."""
     (T, B), made, count = given.size, kernel.plan, torch.get_num_threads()
-    memory = kernel.memory(T, B, count, given.out)
+    memory = kernel.memory(T, B, count, frozenset(given.out))
     work, kept = lease(memory.work.size, some.dtype), lease(memory.kept.size, some.dtype)
     scratch, shared, *packed = memory.work.addresses(work)
     flags = torch.zeros(memory.parts * FLAG_BYTES, dtype=torch.uint8)
     found = dict(zip(memory.kept_names, memory.kept.tensors(kept)))
-    found.update({key: some.new_empty(shape) for key, shape in memory.own.items()})
+    for key, shape in memory.own.items():
+        name = memory.output.get(made.loop.carried[key] if isinstance(key, str) else key)
+        room = given.out.get(name) if name else None
+        found[key] = fresh(shape, some.dtype) if room is None else placed(room, shape, made.loop.reverse)
     keep: list[Tensor] = []  # what the kernel reads must live until it ends
     block = [T, B, memory.parts, memory.per_part, scratch, shared, flags.data_ptr()]
     block += kernel.shared.product, kernel.shared.pack
@@ -239,6 +245,12 @@ def launch(kernel: Compiled, given: Given, whole: Whole, some: Tensor) -> Launch
     totals = {node: value.sum(0) if made.wide else value[0] for node, value in zip(made.totals, sums)}
     paths = {key: value for key, value in found.items() if isinstance(key, str)}
     return carried, {node: found[node] for node in made.stored}, paths, totals, kept
+
+
+def placed(room: Tensor, shape: tuple[int, ...], reverse: bool) -> Tensor:
+    """The memory for an output as the kernel fills it: a path of states begins a step earlier than their outputs."""
+    earlier = room.stride(0) if shape[0] > room.shape[0] and not reverse else 0
+    return room.as_strided(shape, room.stride(), room.storage_offset() - earlier)
 
 
 def stream(whole: Whole, node: Node) -> Tensor:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import llvmlite.ir as ir
 
 from elman.compiler.emit import native, threads
-from elman.compiler.emit.llvm import Build, Value, i32, i64, pointer, void
+from elman.compiler.emit.llvm import Build, Value, i32, i64, pointer
 from elman.compiler.emit.target import Target, host
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FEW = 2  # rows for which there is a smaller tile
-UNROLL = 4  # steps of K in one turn of the loop
+UNROLL = 2  # steps of K in one turn of the loop
 DEPTH = 384  # the most steps of K between two visits to out; fewer, so that all visits are as long
 CHUNK = 1 << 19  # bytes of a that are copied at once: with a panel of b they fit into the second cache
 SLOTS = ("a", "lda", "b", "ldb", "out", "ldo", "K", "M", "N", "scratch", "scratch elements per thread")
@@ -270,10 +270,11 @@ def _emit_panel(build: Build, vectors: int) -> Value:
 
                 def turned() -> None:
                     sizes = (build.min_int(left, high), columns)
-                    _turn(build, sums, (held, high), target, (down, across), sizes, again)
+                    _scatter(build, sums, (held, high), target, (down, across), sizes, again)
 
-                plain = build.compare("==", across, 1)
-                build.choose(plain, lambda: _finish(build, sums, places, (left, last), again), turned)
+                whole = build.b.and_(build.compare(">=", left, high), build.compare("==", last, build.lanes))
+                plain = build.b.and_(whole, build.compare("==", across, 1))
+                build.choose(plain, lambda: _finish(build, sums, places, again), turned)
 
             build.choose(build.compare(">", left, FEW), lambda: some(tall), lambda: some(FEW))
 
@@ -301,36 +302,23 @@ def _sums(build: Build, strip: Value, panel: Value, K: Value, rows: int, vectors
     return build.loop(K, lambda k, some: step(k, some, 1), sums, start=whole)
 
 
-def _finish(build: Build, sums: list[Value], places: list[Value], left: tuple[Value, Value], again: Value) -> None:
-    """Write the sums to the tile's rows, or add them; only `left[0]` rows and `left[1]` lanes of the last vector."""
-    vectors, lanes = len(sums) // len(places), build.lanes
+def _finish(build: Build, sums: list[Value], places: list[Value], again: Value) -> None:
+    """Write a whole tile's sums to its rows, or add them."""
+    vectors = len(sums) // len(places)
+    targets = [build.at(place, v * build.lanes) for place in places for v in range(vectors)]
 
-    def row(r: int, add: bool, masked: bool) -> None:
-        for v, value in enumerate(sums[r * vectors : (r + 1) * vectors]):
-            place = build.at(places[r], v * lanes)
-            cut = masked and v == vectors - 1
-            if add:
-                value = build.add(value, _load(build, place, left[1]) if cut else build.load(place))
-            if cut:
-                _store(build, value, place, left[1])
-            else:
-                build.store(value, place)
+    def add() -> None:
+        for value, target in zip(sums, targets):
+            build.store(build.add(value, build.load(target)), target)
 
-    def all_rows(add: bool, whole: bool) -> None:
-        for r in range(len(places)):
-            if whole:
-                row(r, add, masked=False)
-            else:
-                build.when(build.compare("<", r, left[0]), functools.partial(row, r, add, masked=True))
+    def write() -> None:
+        for value, target in zip(sums, targets):
+            build.store(value, target)
 
-    def either(whole: bool) -> None:
-        build.choose(build.compare("!=", again, 0), lambda: all_rows(True, whole), lambda: all_rows(False, whole))
-
-    exact = build.b.and_(build.compare(">=", left[0], len(places)), build.compare(">=", left[1], lanes))
-    build.choose(exact, lambda: either(True), lambda: either(False))
+    build.choose(build.compare("!=", again, 0), add, write)
 
 
-def _turn(
+def _scatter(
     build: Build,
     sums: list[Value],
     held: tuple[Value, int],
@@ -378,9 +366,3 @@ def _load(build: Build, p: Value, left: Value) -> Value:
     """The first `left` lanes of a vector, the others 0 and not read."""
     name = f"llvm.masked.load.v{build.lanes}{build.dtype}.p0"
     return build.call(name, build.vector, p, i32(build.bits // 8), _mask(build, left), build.k(0.0))
-
-
-def _store(build: Build, value: Value, p: Value, left: Value) -> None:
-    """Write only the first `left` lanes of a vector."""
-    name = f"llvm.masked.store.v{build.lanes}{build.dtype}.p0"
-    build.call(name, void, value, p, i32(build.bits // 8), _mask(build, left))

@@ -12,10 +12,10 @@ from elman.compiler.emit.llvm import Build, Value, i64, pointer
 from elman.compiler.emit.pack import emit_pack
 from elman.compiler.emit.target import Target, host
 
-UNROLL = 4  # steps of K in one turn of the loop
+UNROLL = 4  # steps of K in one turn of the loop, of tiles of few rows; half of that where a step keeps both ports busy
 BLOCK = 1024  # steps of K after which the next rows take their turn, so that this part of a panel stays in the cache
 LINE = 64  # bytes of a cache line
-SHARES = 6  # tiles that together ask for the weights that come next, which matters beyond the second cache
+SHARES = 4  # tiles that together ask for the weights that come next, which matters beyond the second cache
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def emit_product(build: Build) -> None:
 
 
 def _share(build: Build) -> int:
-    """Bytes of what comes next that a tile asks for, per step of K: six tiles ask for all of it, or a little more."""
+    """Bytes of what comes next that a tile asks for, per step of K: SHARES tiles ask for all of it, or a bit more."""
     turn = build.panel * build.bits // 8 * UNROLL
     return -(-turn // (SHARES * LINE)) * LINE // UNROLL
 
@@ -113,18 +113,20 @@ def _emit_tile(build: Build, rows: int, vectors: int) -> Value:
     lanes = build.lanes
     # few rows: the registers hold separate sums for k, k+1, ..., which hide the latency of an addition
     sets = min(UNROLL, build.target.tile_rows // rows)
+    unroll = UNROLL if sets > 1 else UNROLL // 2
     name = f"tile{rows}x{vectors}"
     with build.function(name, [pointer, i64, pointer, pointer, i64, i64, i64, pointer], internal=True) as arguments:
         a, lda, w, out, ldo, K, accumulate, ahead = arguments
-        starts = [build.mul_int(lda, row) for row in range(rows)]
+        starts = [build.at(a, build.mul_int(lda, row)) for row in range(rows)]
 
         def step(k: Value, sums: list[Value], unroll: int) -> list[Value]:
             sums = list(sums)
             weights = build.at(w, build.mul_int(k, build.panel))
+            sources = [build.at(start, k) for start in starts]
             for u in range(unroll):
                 columns = [build.load(build.at(weights, u * build.panel + v * lanes)) for v in range(vectors)]
                 for row in range(rows):
-                    value = build.splat(build.load_scalar(build.at(build.at(a, build.add_int(starts[row], k)), u)))
+                    value = build.splat(build.load_scalar(build.at(sources[row], u)))
                     for v in range(vectors):
                         place = ((u % sets) * rows + row) * vectors + v
                         sums[place] = build.fma(value, columns[v], sums[place])
@@ -132,12 +134,12 @@ def _emit_tile(build: Build, rows: int, vectors: int) -> Value:
 
         def turn(k: Value, sums: list[Value]) -> list[Value]:
             soon = build.at(ahead, build.mul_int(k, _share(build)), 1)
-            for line in range(_share(build) * UNROLL // LINE):
+            for line in range(-(-_share(build) * unroll // LINE)):
                 build.prefetch(build.at(soon, line, LINE))
-            return step(k, sums, UNROLL)
+            return step(k, sums, unroll)
 
-        whole = build.sub_int(K, build.b.urem(K, build.c(UNROLL)))
-        sums = build.loop(whole, turn, [build.k(0.0)] * (sets * rows * vectors), step=UNROLL)
+        whole = build.sub_int(K, build.b.urem(K, build.c(unroll)))
+        sums = build.loop(whole, turn, [build.k(0.0)] * (sets * rows * vectors), step=unroll)
         sums = build.loop(K, lambda k, some: step(k, some, 1), sums, start=whole)
         size = rows * vectors
         while len(sums) > size:

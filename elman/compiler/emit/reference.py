@@ -34,7 +34,9 @@ class Given(NamedTuple):
     fixed: Tensors
     shared: Tensors
     size: tuple[int, int]  # T, B
-    out: frozenset[str] = frozenset()  # outputs of steps that leave for good: they get memory of their own
+    # outputs of steps that leave for good: they get memory of their own, or are written to the tensor given here by an
+    # emitter that can; that tensor has room for a step more on both sides
+    out: Mapping[str, Tensor | None] = {}
 
 
 def like(tensor: Tensor, mask: Tensor) -> Tensor:
