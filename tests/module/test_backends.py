@@ -551,7 +551,8 @@ def test_segments_write_their_outputs_where_the_caller_finds_them(reverse, monke
     layer = elman.Recurrent(elman.cell.LSTM(3, 16), reverse=reverse, checkpoint=3)
     x = torch.randn(7, 8, 3, requires_grad=True)
     layer(x)[0].sum().backward()
-    assert len(written) == 6 and all(written)  # y and d:x, three segments each
+    assert len(written) == 6  # y and d:x, three segments each
+    assert all(written)
 
 
 def test_compiling_leaves_garbage_collection_as_it_was():
