@@ -33,11 +33,16 @@ class Cell(nn.Module):
                 return total, (total,)
 
     Shapes: x (B, I), each state (B, its width), y (B, any width). State widths default to `hidden_size`; a cell whose
-    states differ sets ``self.state_sizes = {"h": 5, "c": 7}`` after ``super().__init__``.
+    states differ sets ``self.state_sizes = {"h": 5, "c": 7}`` after ``super().__init__``. Context is any value; a
+    tensor with B rows is cut by rows, another is the same for all. `each_step` names context with a slice of its own
+    at each step: the layer is given (T, B, width) and the step gets (B, width). `whole` names context tensors that
+    every step gets as they are, whatever their shape. `draw` gives what is random.
     Errors: CellError when `step` is missing, takes ``*args``, or gives a state a name that begins with an underscore.
     """
 
     state_sizes: dict[str, int]
+    each_step: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -51,6 +56,14 @@ class Cell(nn.Module):
     def step(self, *args: Any, **kwargs: Any) -> tuple[Tensor, State]:
         """y(t), state(t) from x(t), state(t-1). Every cell writes its own."""
         raise CellError(f"{type(self).__name__} has no step: define step(self, x, <states>) -> y, (<states>)")
+
+    def draw(self, x: Tensor) -> dict[str, Tensor]:
+        """Context by name that is random, drawn anew for each call of a layer with x (T, B, I), before the first step.
+
+        (T, B, width) for names in `each_step`, else (B, width), or any shape for names in `whole`. What the caller
+        gives under the same name takes its place. Nothing unless a cell says otherwise.
+        """
+        return {}
 
     @property
     def signature(self) -> Signature:

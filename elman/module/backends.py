@@ -29,7 +29,7 @@ from elman.compiler import (
 from elman.compiler.trace import ROWS
 from elman.errors import BackendWarning, CellError, OptionError
 from elman.module.owner import Snapshot, Untouched, describe_owner, offered, plain
-from elman.module.plain import Rows, choose, column, one_step, unroll, without_padding
+from elman.module.plain import Inputs, choose, column, one_step, unroll
 
 MASKS = ("mask:reset", "mask:active")
 MANY = 64  # traces of one owner that are kept
@@ -67,6 +67,11 @@ class Recurrence:
     reverse: bool = False
     strict: bool = False
     checkpoint: int | str | None = None
+    whole: frozenset[str] = frozenset()  # names of context tensors that every step gets as they are
+
+    def by_row(self, name: str, value: Any, B: int) -> bool:
+        """The context is a tensor with a row for each row of the batch."""
+        return isinstance(value, Tensor) and name not in self.whole and value.dim() >= 2 and value.shape[0] == B
 
 
 @dataclass
@@ -112,29 +117,20 @@ class Known:
 _known: WeakKeyDictionary[Any, Known] = WeakKeyDictionary()
 
 
-def unfold(
-    what: Recurrence,
-    x: Tensor,
-    state: State,
-    first: State | None,
-    rows: Rows,
-    watch: Sequence[str],
-    context: Mapping[str, Any],
-) -> tuple[Tensor, State, dict[str, Tensor]]:
-    """y (T, B, K), the last state, watched values; the fastest way that can. Arguments as in `plain.unroll`."""
-    plan = choose_plan(what, x, state, first, rows, watch, context)
+def unfold(what: Recurrence, inputs: Inputs) -> tuple[Tensor, State, dict[str, Tensor]]:
+    """y (T, B, K), the last state, watched values; the fastest way that can."""
+    plan, T = choose_plan(what, inputs), inputs.x.shape[0]
     if plan.program is None or plan.traced is None or plan.snapshot is None:
-        found = unroll(
-            what.step, what.signature, x, state, first, rows, reverse=what.reverse, watch=watch, context=context
-        )
-        say(what, plan, len(x))  # only now: a step that is wrong has raised its own error
-        return found
-    say(what, plan, len(x))
-    given = inputs(what, x, state, first, rows, context, plan.traced, plan.snapshot)
-    outputs, last = plan.program(given, segment_length(what.checkpoint, len(x)))
+        ran = unroll(what.step, what.signature, inputs, what.reverse)
+        say(what, plan, T)  # only now: a step that is wrong has raised its own error
+        return ran
+    say(what, plan, T)
+    given = tensors(what, inputs, plan.traced, plan.snapshot)
+    outputs, last = plan.program(given, segment_length(what.checkpoint, T))
     shaped = {name: reshaped(value, plan.traced.shapes[name]) for name, value in outputs.items()}
-    new = (last[name].unflatten(-1, old.shape[1:]) if old.dim() > 2 else last[name] for name, old in zip(last, state))
-    return shaped["y"], what.signature.State(*new), {name: shaped[f"watch:{name}"] for name in watch}
+    pairs = zip(last.values(), inputs.state)
+    new = (value.unflatten(-1, old.shape[1:]) if old.dim() > 2 else value for value, old in pairs)
+    return shaped["y"], what.signature.State(*new), {name: shaped[f"watch:{name}"] for name in inputs.watch}
 
 
 def reshaped(value: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -144,25 +140,13 @@ def reshaped(value: Tensor, shape: tuple[int, ...]) -> Tensor:
     return value.unflatten(-1, shape) if shape else value.squeeze(-1)
 
 
-def choose_plan(
-    what: Recurrence,
-    x: Tensor,
-    state: State,
-    first: State | None,
-    rows: Rows,
-    watch: Sequence[str],
-    context: Mapping[str, Any],
-) -> Plan:
+def choose_plan(what: Recurrence, inputs: Inputs) -> Plan:
     """The way this call runs; a CellError where `strict` or a forced backend ask for another."""
     forced = _forced.get()
-    plan = (
-        Plan("plain", "asked for")
-        if forced == "plain"
-        else best_plan(what, x, state, first, rows, watch, context, forced)
-    )
+    plan = Plan("plain", "asked for") if forced == "plain" else best_plan(what, inputs, forced)
     calls = _recorded.get()
     if calls is not None:
-        calls.append(Call(what, plan, x))
+        calls.append(Call(what, plan, inputs.x))
     if plan.backend != forced if forced else what.strict and plan.backend != "fused":
         raise CellError(f"{slower(what, plan)} (asked for: {forced or 'fused, by strict=True'})")
     return plan
@@ -181,31 +165,19 @@ def say(what: Recurrence, plan: Plan, steps: int) -> None:
         warnings.warn(slower(what, plan), BackendWarning, stacklevel=7)
 
 
-def best_plan(
-    what: Recurrence,
-    x: Tensor,
-    state: State,
-    first: State | None,
-    rows: Rows,
-    watch: Sequence[str],
-    context: Mapping[str, Any],
-    forced: str | None,
-) -> Plan:
+def best_plan(what: Recurrence, inputs: Inputs, forced: str | None) -> Plan:
     """The fastest way that can run this call."""
-    if len(x) == 1 and forced is None and not what.strict:
+    x = inputs.x
+    if x.shape[0] == 1 and forced is None and not what.strict:
         return Plan("plain", "a single step has nothing to unfold")
-    if reason := unsuited(what, x, state, context):
+    if reason := unsuited(what, inputs):
         return Plan("plain", reason)
-    masks = (rows.reset is not None, rows.active is not None)
-    widths = tuple(tuple(s.shape[1:]) for s in state)
-    static = tuple((k, describe_context(v, x)) for k, v in sorted(context.items()))
-    kind = (x.shape[-1], x.dtype, x.device.type)
     known = _known.setdefault(what.owner, Known())
     if known.snapshot is None or not known.snapshot.holds():
         known.snapshot = Snapshot(what.owner)
     if any(known.snapshot.hooks):
         return Plan("plain", "a module inside the step has hooks, which must run at every step")
-    quick = (kind, masks, widths, static, tuple(watch), what.reverse, forced)
+    quick = (kind_of_call(what, inputs), what.reverse, forced)
     if quick in known.snapshot.plans:
         return known.snapshot.plans[quick]
     key = (known.snapshot.fingerprint, *quick[:-1])
@@ -213,7 +185,7 @@ def best_plan(
         known.traced.clear()
         known.programs.clear()
     if key not in known.traced:
-        known.traced[key] = traced(what, x, state, masks, watch, context)
+        known.traced[key] = traced(what, inputs)
     found = known.traced[key]
     if isinstance(found, str):
         plan = Plan("plain", found)
@@ -225,14 +197,28 @@ def best_plan(
     return plan
 
 
-def unsuited(what: Recurrence, x: Tensor, state: State, context: Mapping[str, Any]) -> str:
+def kind_of_call(what: Recurrence, inputs: Inputs) -> Any:
+    """What a trace depends on besides the owner: types, widths, masks, names, and context that is no tensor."""
+    x, state, _, rows, watch, context, each = inputs
+    return (
+        (x.shape[-1], x.dtype, x.device.type),
+        (rows.reset is not None, rows.active is not None),
+        tuple(tuple(s.shape[1:]) for s in state),
+        tuple((k, describe_context(what, k, v, x.shape[1])) for k, v in sorted(context.items())),
+        tuple((k, tuple(v.shape[2:]), v.dtype) for k, v in sorted(each.items())),
+        tuple(watch),
+    )
+
+
+def unsuited(what: Recurrence, inputs: Inputs) -> str:
     """Why this call cannot be compiled at all; empty if it can."""
+    x = inputs.x
     if x.dtype not in (torch.float32, torch.float64):
         return f"its input is {x.dtype}; compiled steps take float32 and float64"
-    for name, value in zip(what.signature.state, state):
+    for name, value in zip(what.signature.state, inputs.state):
         if value.dtype != x.dtype:
             return f"its state '{name}' is {value.dtype} while its input is {x.dtype}"
-    for name, value in context.items():
+    for name, value in [*inputs.context.items(), *inputs.each.items()]:
         if isinstance(value, Tensor) and value.dtype not in (x.dtype, torch.bool):
             return f"its context '{name}' is {value.dtype} while its input is {x.dtype}"
     if torch.is_autocast_enabled(x.device.type):
@@ -244,51 +230,34 @@ def unsuited(what: Recurrence, x: Tensor, state: State, context: Mapping[str, An
     return ""
 
 
-def describe_context(value: Any, x: Tensor) -> Any:
+def describe_context(what: Recurrence, name: str, value: Any, B: int) -> Any:
     """What of a context argument a trace depends on: a tensor's kind, or the value itself."""
     if isinstance(value, Tensor):
-        return (
-            "rows" if by_row(value, x) else "shared",
-            tuple(value.shape[1 if by_row(value, x) else 0 :]),
-            value.dtype,
-        )
+        rows = what.by_row(name, value, B)
+        return ("rows" if rows else "shared", tuple(value.shape[1 if rows else 0 :]), value.dtype)
     return plain(value, {})
 
 
-def by_row(value: Tensor, x: Tensor) -> bool:
-    """The context holds a row for each row of the batch."""
-    return value.dim() >= 2 and value.shape[0] == x.shape[1]
-
-
 @collection_paused()
-def traced(
-    what: Recurrence,
-    x: Tensor,
-    state: State,
-    masks: tuple[bool, bool],
-    watch: Sequence[str],
-    context: Mapping[str, Any],
-) -> Traced | str:
+def traced(what: Recurrence, inputs: Inputs) -> Traced | str:
     """The step as a graph, proved on random numbers against torch's own gradients; or why there is none."""
     shared = offered(what.owner)
-    still: dict[str, Any] = {}
-    for name, value in context.items():
-        if not isinstance(value, Tensor):
+    still: dict[str, Any] = {}  # context that no row has for itself
+    for name, value in inputs.context.items():
+        if not what.by_row(name, value, inputs.x.shape[1]):
             still[name] = value
-        elif not by_row(value, x):
-            still[name] = shared[f"context.{name}"] = value
-    by_rows = {name: value for name, value in context.items() if name not in still}
+            shared.update({f"context.{name}": value} if isinstance(value, Tensor) else {})
 
     def step(steps: Mapping[str, Tensor], before: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Any:
-        return masked_step(what, steps, before, kept, watch, still)
+        return masked_step(what, inputs, steps, before, kept, still)
 
     before = Untouched(what.owner)
     try:
         with torch.inference_mode(False), torch.no_grad():
-            found = trace(step, *sample(what, x, state, masks, by_rows, ROWS, 0.0), shared)
+            found = trace(step, *sample(what, inputs, still, ROWS, 0.0), shared)
             found = replace(found, loop=replace(simplify(found.loop), reverse=what.reverse))
             for rows, low in ((ROWS, 0.0), (ROWS + 2, -1.0)):  # another batch, and both signs
-                verify(found, step, *sample(what, x, state, masks, by_rows, rows, low), shared)
+                verify(found, step, *sample(what, inputs, still, rows, low), shared)
         problem = ""
     except UntraceableError as error:
         problem = str(error)
@@ -302,50 +271,47 @@ def traced(
 Samples = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]
 
 
-def sample(
-    what: Recurrence,
-    x: Tensor,
-    state: State,
-    masks: tuple[bool, bool],
-    context: Mapping[str, Tensor],
-    rows: int,
-    low: float,
-) -> Samples:
+def sample(what: Recurrence, inputs: Inputs, still: Mapping[str, Any], rows: int, low: float) -> Samples:
     """Random inputs of a step, states (from `low` to 1) and what is fixed; from random numbers of its own."""
+    x = inputs.x
     draw = torch.Generator(x.device).manual_seed(rows)
 
-    def numbers(shape: Sequence[int], low: float = low) -> Tensor:
+    def numbers(shape: Sequence[int], low: float = low, dtype: torch.dtype = x.dtype) -> Tensor:
         drawn = torch.rand(rows, *shape, generator=draw, dtype=x.dtype, device=x.device)
-        return low + (0.9 - low) * drawn + 0.05
+        drawn = low + (0.9 - low) * drawn + 0.05
+        return drawn > 0.5 if dtype == torch.bool else drawn
 
     per_step = {"x": numbers(x.shape[2:], -1.0)}
-    for name, there in zip(MASKS, masks):
-        if there:
+    for name, mask in zip(MASKS, (inputs.rows.reset, inputs.rows.active)):
+        if mask is not None:
             per_step[name] = torch.arange(rows, device=x.device) % 2 == 0
-    states = {name: numbers(value.shape[1:]) for name, value in zip(what.signature.state, state)}
-    fixed = {f"first:{name}": numbers(value.shape[1:]) for name, value in states.items()} if masks[0] else {}
-    for name, value in context.items():
-        given = numbers(value.shape[1:])
-        fixed[name] = given > 0.5 if value.dtype == torch.bool else given
+    per_step.update({name: numbers(value.shape[2:], dtype=value.dtype) for name, value in inputs.each.items()})
+    states = {name: numbers(value.shape[1:]) for name, value in zip(what.signature.state, inputs.state)}
+    fixed = {}
+    if inputs.rows.reset is not None:
+        fixed = {f"first:{name}": numbers(value.shape[1:]) for name, value in states.items()}
+    by_rows = {name: value for name, value in inputs.context.items() if name not in still}
+    fixed.update({name: numbers(value.shape[1:], dtype=value.dtype) for name, value in by_rows.items()})
     return per_step, states, fixed
 
 
 def masked_step(
     what: Recurrence,
+    inputs: Inputs,
     per_step: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
     fixed: Mapping[str, Tensor],
-    watch: Sequence[str],
-    context: Mapping[str, Any],
+    still: Mapping[str, Any],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """One step with its resets and lengths, as `plain.unroll` does it: what the graph is traced from."""
-    names = what.signature.state
+    names, watch = what.signature.state, inputs.watch
     before: State = tuple(state[name] for name in names)
     reset, active = (per_step.get(name) for name in MASKS)
     if reset is not None:
         before = choose(reset, tuple(fixed[f"first:{name}"] for name in names), before)
     own = {name: value for name, value in fixed.items() if not name.startswith("first:")}
-    y, new, values = one_step(what.step, what.signature, per_step["x"], before, watch, {**context, **own})
+    own.update({name: per_step[name] for name in inputs.each})
+    y, new, values = one_step(what.step, what.signature, per_step["x"], before, watch, {**still, **own})
     if active is not None:
         new = choose(active, new, before)
     outputs = {"y": y}
@@ -356,26 +322,17 @@ def masked_step(
     return outputs, dict(zip(names, new))
 
 
-def inputs(
-    what: Recurrence,
-    x: Tensor,
-    state: State,
-    first: State | None,
-    rows: Rows,
-    context: Mapping[str, Any],
-    found: Traced,
-    snapshot: Snapshot,
-) -> Given:
+def tensors(what: Recurrence, inputs: Inputs, found: Traced, snapshot: Snapshot) -> Given:
     """The tensors of one call under the names that the graph knows them by."""
-    names, B = what.signature.state, x.shape[1]
-    if rows.active is not None:
-        x = without_padding(x, rows.active)
+    x, state, first, rows, _, context, each = inputs.padded()
+    names, (T, B) = what.signature.state, x.shape[:2]
     per_step = {"x": x}
     for name, mask in zip(MASKS, (rows.before(what.reverse), rows.active)):
         if mask is not None:
             per_step[name] = mask.to(x.dtype).unsqueeze(-1)
+    per_step.update({name: value.to(x.dtype).reshape(T, B, -1) for name, value in each.items()})
     fixed = {f"first:{name}": value for name, value in zip(names, first or ())}
-    fixed.update({k: v for k, v in context.items() if isinstance(v, Tensor) and by_row(v, x)})
+    fixed.update({k: v for k, v in context.items() if what.by_row(k, v, B)})
     fixed = {name: value.to(x.dtype).reshape(B, -1) for name, value in fixed.items()}
     shared = snapshot.read(found.reads) if snapshot.stable else offered(what.owner, found.reads)
     shared.update({f"context.{k}": v for k, v in context.items() if f"context.{k}" in found.reads})
@@ -384,7 +341,7 @@ def inputs(
         {name: value if value.dim() == 2 else value.reshape(B, -1) for name, value in zip(names, state)},
         fixed,
         {name: value.to(x.dtype) for name, value in found.shared(shared).items()},
-        (x.shape[0], B),
+        (T, B),
     )
 
 

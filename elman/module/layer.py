@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from elman.errors import InputError
-from elman.module.plain import Rows
+from elman.module.plain import Rows, describe
+
+
+class Names(NamedTuple):
+    """Names of context."""
+
+    known: frozenset[str]
+    required: frozenset[str]  # those without a default
+    each: frozenset[str] = frozenset()  # those with a slice of their own at each step
 
 
 class Layer(nn.Module, ABC):
@@ -37,8 +45,8 @@ class Layer(nn.Module, ABC):
         """The given state in the layer's own form, or an InputError; x is (T, B, I)."""
 
     @abstractmethod
-    def context_names(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Names of the context that the steps take, and of that without a default."""
+    def context_names(self) -> Names:
+        """Names of the context that the steps take."""
 
     def forward(
         self,
@@ -62,10 +70,10 @@ class Layer(nn.Module, ABC):
             return self._packed(x, state, lengths, reset, watch, context)
         x = self._input(x)
         rows = Rows(self._active(lengths, x), self._reset(reset, x))
-        self._check_context(context)
+        given = self._context(context, x)
         watch = (watch,) if isinstance(watch, str) else tuple(dict.fromkeys(watch))
         state = self.check_state(self.initial(x.shape[1]) if state is None else state, x)
-        y, state, seen = self.run(x, state, rows, watch, context)
+        y, state, seen = self.run(x, state, rows, watch, given)
         if self.batch_first:
             y, seen = y.transpose(0, 1), transposed(seen)
         return (y, state, seen) if watch else (y, state)
@@ -99,14 +107,27 @@ class Layer(nn.Module, ABC):
             raise InputError(f"reset must be a bool tensor of shape {want}, true where a sequence begins; got {given}")
         return (reset.transpose(0, 1) if self.batch_first else reset).to(x.device)
 
-    def _check_context(self, context: Mapping[str, Any]) -> None:
-        names, required = self.context_names()
+    def _context(self, context: Mapping[str, Any], x: Tensor) -> Mapping[str, Any]:
+        """The context, checked, with time first where it has a slice a step."""
+        known, required, each = self.context_names()
         for name in context:
-            if name not in names:
-                has = ", ".join(sorted(names)) or "none"
+            if name not in known:
+                has = ", ".join(sorted(known)) or "none"
                 raise InputError(f"unknown argument {name!r}: no step takes it as context (theirs: {has})")
         for name in sorted(required - set(context)):
             raise InputError(f"the step needs the context {name!r}: pass {name}=... to the layer")
+        turned = {name: self._each(name, context[name], x) for name in each if context.get(name) is not None}
+        return {**context, **turned}
+
+    def _each(self, name: str, value: Any, x: Tensor) -> Tensor:
+        axes, want = "(B, T, width)" if self.batch_first else "(T, B, width)", tuple(x.shape[:2])
+        want = want[::-1] if self.batch_first else want
+        if not isinstance(value, Tensor) or value.dim() < 3 or tuple(value.shape[:2]) != want:
+            raise InputError(
+                f"context {name!r} has a slice of its own at each step: it must be a tensor {axes} that begins with "
+                f"{want}; got {describe(value)}"
+            )
+        return value.transpose(0, 1) if self.batch_first else value
 
     def _packed(
         self, x: PackedSequence, state: Any, lengths: Any, reset: Any, watch: Sequence[str], context: Mapping[str, Any]

@@ -34,32 +34,41 @@ class Rows(NamedTuple):
         return torch.cat([reset[1:], torch.zeros_like(reset[:1])]) if reverse else reset
 
 
-def unroll(
-    step: Step,
-    signature: Signature,
-    x: Tensor,
-    state: State,
-    first: State | None = None,
-    rows: Rows = Rows(),
-    *,
-    reverse: bool = False,
-    watch: Sequence[str] = (),
-    context: Mapping[str, Any] = {},
-) -> tuple[Tensor, State, dict[str, Tensor]]:
-    """Run `step` over every row of time: y (T, B, K), the last state, and the watched values (T, B, width) by name.
+class Inputs(NamedTuple):
+    """What one call of a layer unfolds over."""
 
-    Shapes: x (T, B, I), state and first (B, width) each. `first` is the state that a reset brings back.
-    """
+    x: Tensor  # (T, B, I)
+    state: State  # (B, width) each
+    first: State | None = None  # what a reset brings back; given whenever there are resets
+    rows: Rows = Rows()
+    watch: Sequence[str] = ()  # names of values that the caller wants to see
+    context: Mapping[str, Any] = {}  # the same at every step
+    each: Mapping[str, Tensor] = {}  # context with a slice of its own at every step, (T, B, ...)
+
+    def padded(self) -> Inputs:
+        """The same where nothing that lies in the padding can reach a result or a gradient."""
+        active = self.rows.active
+        if active is None:
+            return self
+        each = {name: without_padding(value, active) for name, value in self.each.items()}
+        return self._replace(x=without_padding(self.x, active), each=each)
+
+
+def unroll(
+    step: Step, signature: Signature, inputs: Inputs, reverse: bool = False
+) -> tuple[Tensor, State, dict[str, Tensor]]:
+    """Run `step` over every row of time: y (T, B, K), the last state, and the watched values (T, B, width) by name."""
+    x, state, first, rows, watch, context, each = inputs.padded()
     resets, active = rows.before(reverse), rows.active
-    if active is not None:
-        x = without_padding(x, active)
     xs = x.unbind()  # indexing would fill a whole gradient at every step
+    slices = {name: value.unbind() for name, value in each.items()}
     ys: list[Tensor] = []
     seen: dict[str, list[Tensor]] = {name: [] for name in watch}
     for t in reversed(range(len(x))) if reverse else range(len(x)):
         if resets is not None and first is not None:
             state = choose(resets[t], first, state)
-        y, new, values = one_step(step, signature, xs[t], state, watch, context)
+        own = {**context, **{name: values[t] for name, values in slices.items()}} if slices else context
+        y, new, values = one_step(step, signature, xs[t], state, watch, own)
         if active is not None:
             new = choose(active[t], new, state)
             y = y.masked_fill(~column(active[t], y), 0)

@@ -10,8 +10,8 @@ from torch import Tensor
 from elman.cell.base import Cell, Signature, State, step_signature
 from elman.errors import CellError, InputError, OptionError
 from elman.module.backends import Recurrence, owner_of, unfold
-from elman.module.layer import Layer
-from elman.module.plain import Rows, describe
+from elman.module.layer import Layer, Names
+from elman.module.plain import Inputs, Rows, describe
 
 
 class Recurrent(Layer):
@@ -53,8 +53,9 @@ class Recurrent(Layer):
     def check_state(self, state: Any, x: Tensor) -> State:
         return check_state(state, self.cell.signature, self.cell.state_sizes, x)
 
-    def context_names(self) -> tuple[frozenset[str], frozenset[str]]:
-        return self.cell.signature.context, self.cell.signature.required
+    def context_names(self) -> Names:
+        signature = self.cell.signature
+        return Names(signature.context, signature.required, frozenset(self.cell.each_step))
 
     def run(
         self, x: Tensor, state: State, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]
@@ -66,12 +67,16 @@ class Recurrent(Layer):
         first = None
         if rows.reset is not None:
             first = self.check_state(self.initial(x.shape[1]), x)
-        own = {name: value for name, value in context.items() if name in self.cell.signature.context}
-        return unfold(self.recurrence(), x, state, first, rows, watch, own)
+        cell = self.cell
+        own = cell.draw(x)
+        own.update({name: value for name, value in context.items() if name in cell.signature.context})
+        each = {name: own.pop(name) for name in cell.each_step if own.get(name) is not None}
+        return unfold(self.recurrence(), Inputs(x, state, first, rows, watch, own, each))
 
     def recurrence(self) -> Recurrence:
         """What is unfolded, and how."""
-        return Recurrence(self.cell, self.cell.step, self.cell.signature, self.reverse, self.strict, self.checkpoint)
+        cell, whole = self.cell, frozenset(self.cell.whole)
+        return Recurrence(cell, cell.step, cell.signature, self.reverse, self.strict, self.checkpoint, whole)
 
     def extra_repr(self) -> str:
         flags = [f"{flag}=True" for flag in ("reverse", "batch_first", "strict") if getattr(self, flag)]
@@ -102,13 +107,14 @@ class _Function(Layer):
         sizes = dict.fromkeys(self.signature.state)
         return check_state(state, self.signature, sizes, x)
 
-    def context_names(self) -> tuple[frozenset[str], frozenset[str]]:
-        return self.signature.context, self.signature.required
+    def context_names(self) -> Names:
+        return Names(self.signature.context, self.signature.required)
 
     def run(
         self, x: Tensor, state: State, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]
     ) -> tuple[Any, ...]:
-        return unfold(Recurrence(owner_of(self.step), self.step, self.signature), x, state, state, rows, watch, context)
+        what = Recurrence(owner_of(self.step), self.step, self.signature)
+        return unfold(what, Inputs(x, state, state, rows, watch, context))
 
 
 def scan(step: Callable[..., Any], x: Tensor, state: Any, **options: Any) -> tuple[Any, ...]:

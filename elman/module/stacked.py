@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from elman.cell.base import Cell
 from elman.errors import InputError
-from elman.module.layer import Layer
+from elman.module.layer import Layer, Names
 from elman.module.plain import Rows, column, describe
 from elman.module.recurrent import Recurrent
 
@@ -36,9 +36,9 @@ class Compound(Layer):
             )
         return tuple(layer.check_state(part, x) for layer, part in zip(layers, state))
 
-    def context_names(self) -> tuple[frozenset[str], frozenset[str]]:
-        pairs = [layer.context_names() for layer in self.layers()]
-        return frozenset().union(*(p[0] for p in pairs)), frozenset().union(*(p[1] for p in pairs))
+    def context_names(self) -> Names:
+        parts = zip(*(layer.context_names() for layer in self.layers()))
+        return Names(*(frozenset[str]().union(*names) for names in parts))
 
     def _wrap(self, part: nn.Module, **how: Any) -> nn.Module:
         if isinstance(part, Cell):
