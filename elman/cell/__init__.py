@@ -1,8 +1,10 @@
 """One step each, plain torch, equations as in the paper."""
 
+from elman.cell.around import Around
 from elman.cell.base import Cell, watch
+from elman.cell.conditioned import Conditioned
 from elman.cell.elman import Elman, ElmanReLU
 from elman.cell.gru import GRU
 from elman.cell.lstm import LSTM
 
-__all__ = ["GRU", "LSTM", "Cell", "Elman", "ElmanReLU", "watch"]
+__all__ = ["GRU", "LSTM", "Around", "Cell", "Conditioned", "Elman", "ElmanReLU", "watch"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -80,6 +80,10 @@ class Cell(nn.Module):
             learned = self._parameters.get(f"initial_{name}")
             states.append(like.new_zeros(batch_size, size) if learned is None else learned.expand(batch_size, -1))
         return self.signature.State(*states)
+
+    def begin(self, batch_size: int, context: Mapping[str, Any]) -> State:
+        """The state before the first step of a call with this context: `initial`, unless the context says more."""
+        return self.initial(batch_size)
 
     def learn_initial(self) -> Self:
         """Make the first state a parameter (zeros to begin with), one vector for all rows; returns the cell."""

@@ -41,6 +41,10 @@ class Layer(nn.Module, ABC):
         """The state before the first step, for `batch_size` rows."""
 
     @abstractmethod
+    def begin(self, batch_size: int, context: Mapping[str, Any]) -> Any:
+        """The same for a call with this context, which may decide it."""
+
+    @abstractmethod
     def check_state(self, state: Any, x: Tensor) -> Any:
         """The given state in the layer's own form, or an InputError; x is (T, B, I)."""
 
@@ -72,7 +76,7 @@ class Layer(nn.Module, ABC):
         rows = Rows(self._active(lengths, x), self._reset(reset, x))
         given = self._context(context, x)
         watch = (watch,) if isinstance(watch, str) else tuple(dict.fromkeys(watch))
-        state = self.check_state(self.initial(x.shape[1]) if state is None else state, x)
+        state = self.check_state(self.begin(x.shape[1], given) if state is None else state, x)
         y, state, seen = self.run(x, state, rows, watch, given)
         if self.batch_first:
             y, seen = y.transpose(0, 1), transposed(seen)

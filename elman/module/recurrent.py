@@ -50,6 +50,9 @@ class Recurrent(Layer):
     def initial(self, batch_size: int) -> State:
         return self.cell.initial(batch_size)
 
+    def begin(self, batch_size: int, context: Mapping[str, Any]) -> State:
+        return self.cell.begin(batch_size, context)
+
     def check_state(self, state: Any, x: Tensor) -> State:
         return check_state(state, self.cell.signature, self.cell.state_sizes, x)
 
@@ -66,7 +69,7 @@ class Recurrent(Layer):
             )
         first = None
         if rows.reset is not None:
-            first = self.check_state(self.initial(x.shape[1]), x)
+            first = self.check_state(self.begin(x.shape[1], context), x)
         cell = self.cell
         own = cell.draw(x)
         own.update({name: value for name, value in context.items() if name in cell.signature.context})
@@ -101,6 +104,9 @@ class _Function(Layer):
         self.signature: Signature = step_signature(step)
 
     def initial(self, batch_size: int) -> State:
+        return self.first
+
+    def begin(self, batch_size: int, context: Mapping[str, Any]) -> State:
         return self.first
 
     def check_state(self, state: Any, x: Tensor) -> State:

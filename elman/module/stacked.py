@@ -27,6 +27,9 @@ class Compound(Layer):
     def initial(self, batch_size: int) -> tuple[Any, ...]:
         return tuple(layer.initial(batch_size) for layer in self.layers())
 
+    def begin(self, batch_size: int, context: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(layer.begin(batch_size, context) for layer in self.layers())
+
     def check_state(self, state: Any, x: Tensor) -> tuple[Any, ...]:
         layers = self.layers()
         if not isinstance(state, Sequence) or len(state) != len(layers):

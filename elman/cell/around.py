@@ -1,0 +1,64 @@
+"""A cell around another: what all such parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from elman.cell.base import Cell, Signature, State
+from elman.errors import CellError
+
+
+class Around(Cell):
+    """A cell that changes what goes into another cell, what comes out of it, or its state.
+
+    It has the states, context and random numbers of the cell within, and what a subclass adds to them: names of
+    context of its own, of which `each` have a slice at each step and `whole` are the same for all rows. So such parts
+    nest. A subclass writes ``step(self, x, *state, **context)`` and hands on what is not its own.
+    Errors: CellError where it is given no cell, or one that uses the same name for its context.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        *,
+        input_size: int | None = None,
+        optional: Sequence[str] = (),
+        required: Sequence[str] = (),
+        each: Sequence[str] = (),
+        whole: Sequence[str] = (),
+    ) -> None:
+        nn.Module.__init__(self)
+        if not isinstance(cell, Cell):
+            raise CellError(f"{type(self).__name__} goes around an elman.Cell; got a {type(cell).__name__}")
+        inner, own = cell.signature, frozenset([*optional, *required])
+        for name in sorted(own & (inner.context | frozenset(inner.state))):
+            raise CellError(f"{type(self).__name__}: the cell within uses the name {name!r} itself")
+        self.cell = cell
+        self.input_size = cell.input_size if input_size is None else input_size
+        self.hidden_size = cell.hidden_size
+        self.state_sizes = dict(cell.state_sizes)
+        self.each_step = (*cell.each_step, *each)
+        self.whole = (*cell.whole, *whole)
+        self._own = (own, frozenset(required))
+
+    @property
+    def signature(self) -> Signature:
+        inner, (own, required) = self.cell.signature, self._own
+        return Signature(inner.state, inner.context | own, inner.required | required)
+
+    def draw(self, x: Tensor) -> dict[str, Tensor]:
+        return self.cell.draw(x)
+
+    def initial(self, batch_size: int) -> State:
+        return self.cell.initial(batch_size)
+
+    def begin(self, batch_size: int, context: Mapping[str, Any]) -> State:
+        return self.cell.begin(batch_size, context)
+
+    def learn_initial(self) -> Self:
+        self.cell.learn_initial()
+        return self
