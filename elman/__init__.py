@@ -12,7 +12,7 @@ from elman.errors import (
     OptionError,
     RunError,
 )
-from elman.module import Bidirectional, Layer, Recurrent, Stacked, backend, check, explain, scan
+from elman.module import Bidirectional, Grid, Layer, Recurrent, Stacked, backend, check, explain, scan
 
 __version__ = "0.1.0"
 
@@ -24,6 +24,7 @@ __all__ = [
     "DataError",
     "DivergenceError",
     "ElmanError",
+    "Grid",
     "InputError",
     "Layer",
     "OptionError",

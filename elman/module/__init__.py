@@ -3,6 +3,7 @@
 from elman.module.backends import backend
 from elman.module.check import Report, check
 from elman.module.explain import Explanation, explain, ways
+from elman.module.grid import Grid
 from elman.module.layer import Layer
 from elman.module.recurrent import Recurrent, scan
 from elman.module.stacked import Bidirectional, Stacked
@@ -10,6 +11,7 @@ from elman.module.stacked import Bidirectional, Stacked
 __all__ = [
     "Bidirectional",
     "Explanation",
+    "Grid",
     "Layer",
     "Recurrent",
     "Report",

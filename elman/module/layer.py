@@ -74,7 +74,7 @@ class Layer(nn.Module, ABC):
             return self._packed(x, state, lengths, reset, watch, context)
         x = self._input(x)
         rows = Rows(self._active(lengths, x), self._reset(reset, x))
-        given = self._context(context, x)
+        given = self.check_context(context, x)
         watch = (watch,) if isinstance(watch, str) else tuple(dict.fromkeys(watch))
         state = self.check_state(self.begin(x.shape[1], given) if state is None else state, x)
         y, state, seen = self.run(x, state, rows, watch, given)
@@ -111,7 +111,7 @@ class Layer(nn.Module, ABC):
             raise InputError(f"reset must be a bool tensor of shape {want}, true where a sequence begins; got {given}")
         return (reset.transpose(0, 1) if self.batch_first else reset).to(x.device)
 
-    def _context(self, context: Mapping[str, Any], x: Tensor) -> Mapping[str, Any]:
+    def check_context(self, context: Mapping[str, Any], x: Tensor) -> Mapping[str, Any]:
         """The context, checked, with time first where it has a slice a step."""
         known, required, each = self.context_names()
         for name in context:
