@@ -12,7 +12,19 @@ from elman.errors import (
     OptionError,
     RunError,
 )
-from elman.module import Bidirectional, Grid, Layer, Recurrent, Stacked, backend, check, explain, scan
+from elman.module import (
+    Bidirectional,
+    Grid,
+    Layer,
+    Recurrent,
+    SequenceModel,
+    Stacked,
+    backend,
+    check,
+    explain,
+    feeding,
+    scan,
+)
 
 __version__ = "0.1.0"
 
@@ -30,11 +42,13 @@ __all__ = [
     "OptionError",
     "Recurrent",
     "RunError",
+    "SequenceModel",
     "Stacked",
     "backend",
     "cell",
     "check",
     "explain",
+    "feeding",
     "scan",
     "watch",
 ]

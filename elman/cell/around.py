@@ -39,7 +39,7 @@ class Around(Cell):
             raise CellError(f"{type(self).__name__}: the cell within uses the name {name!r} itself")
         self.cell = cell
         self.input_size = cell.input_size if input_size is None else input_size
-        self.hidden_size = cell.hidden_size
+        self.hidden_size, self.output_size = cell.hidden_size, cell.output_size
         self.state_sizes = dict(cell.state_sizes)
         self.each_step = (*cell.each_step, *each)
         self.whole = (*cell.whole, *whole)

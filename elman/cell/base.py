@@ -36,7 +36,8 @@ class Cell(nn.Module):
     states differ sets ``self.state_sizes = {"h": 5, "c": 7}`` after ``super().__init__``. Context is any value; a
     tensor with B rows is cut by rows, another is the same for all. `each_step` names context with a slice of its own
     at each step: the layer is given (T, B, width) and the step gets (B, width). `whole` names context tensors that
-    every step gets as they are, whatever their shape. `draw` gives what is random.
+    every step gets as they are, whatever their shape. `draw` gives what is random. A cell whose y is not of width
+    `hidden_size` may say so in `output_size`, for parts that read y.
     Errors: CellError when `step` is missing, takes ``*args``, or gives a state a name that begins with an underscore.
     """
 
@@ -50,7 +51,7 @@ class Cell(nn.Module):
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise CellError(f"{type(self).__name__}: {what} must be a whole number of at least 1, got {size!r}")
         self.input_size = input_size
-        self.hidden_size = hidden_size
+        self.hidden_size = self.output_size = hidden_size
         self.state_sizes = dict.fromkeys(self.signature.state, hidden_size)
 
     def step(self, *args: Any, **kwargs: Any) -> tuple[Tensor, State]:

@@ -50,7 +50,7 @@ class Conditioned(Around):
     def begin(self, batch_size: int, context: Mapping[str, Any]) -> State:
         if self.into == "input":
             return super().begin(batch_size, context)
-        v = context["context"]
+        v = context.get("context")
         if not isinstance(v, Tensor) or tuple(v.shape) != (batch_size, self.context_size):
             given = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
             raise InputError(f"context must be a tensor (B={batch_size}, C={self.context_size}); got {given}")

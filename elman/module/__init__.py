@@ -1,24 +1,29 @@
 """Layers: a cell unfolded over time, stacked, in both directions."""
 
+from elman.module import feeding
 from elman.module.backends import backend
 from elman.module.check import Report, check
 from elman.module.explain import Explanation, explain, ways
 from elman.module.grid import Grid
 from elman.module.layer import Layer
 from elman.module.recurrent import Recurrent, scan
+from elman.module.sequence import Drawn, SequenceModel
 from elman.module.stacked import Bidirectional, Stacked
 
 __all__ = [
     "Bidirectional",
+    "Drawn",
     "Explanation",
     "Grid",
     "Layer",
     "Recurrent",
     "Report",
+    "SequenceModel",
     "Stacked",
     "backend",
     "check",
     "explain",
+    "feeding",
     "scan",
     "ways",
 ]
