@@ -6,8 +6,8 @@ import sys
 import elman
 
 DOOR = """
-BackendWarning Bidirectional Cell CellError DataError DivergenceError ElmanError Grid InputError Layer OptionError
-Recurrent RunError SequenceModel Stacked backend cell check explain feeding scan watch"""
+BackendWarning Bidirectional Cell CellError DataError DivergenceError ElmanError EncoderDecoder Grid InputError Layer
+OptionError Recurrent RunError SequenceModel Stacked backend beam_search cell check explain feeding scan watch"""
 
 
 def test_the_door_is_what_it_says():

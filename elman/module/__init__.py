@@ -3,17 +3,21 @@
 from elman.module import feeding
 from elman.module.backends import backend
 from elman.module.check import Report, check
+from elman.module.encoder_decoder import EncoderDecoder
 from elman.module.explain import Explanation, explain, ways
 from elman.module.grid import Grid
 from elman.module.layer import Layer
 from elman.module.recurrent import Recurrent, scan
+from elman.module.search import Found, beam_search
 from elman.module.sequence import Drawn, SequenceModel
 from elman.module.stacked import Bidirectional, Stacked
 
 __all__ = [
     "Bidirectional",
     "Drawn",
+    "EncoderDecoder",
     "Explanation",
+    "Found",
     "Grid",
     "Layer",
     "Recurrent",
@@ -21,6 +25,7 @@ __all__ = [
     "SequenceModel",
     "Stacked",
     "backend",
+    "beam_search",
     "check",
     "explain",
     "feeding",

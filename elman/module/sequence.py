@@ -168,17 +168,26 @@ class SequenceModel(nn.Module):
             raise InputError(f"x must be {want}; got {'nothing' if x is None else describe(x)}")
 
     @torch.no_grad()
-    def sample(self, count: int = 1, *, x: Tensor | None = None, temperature: float = 1.0, **context: Any) -> Drawn:
+    def sample(
+        self,
+        count: int = 1,
+        *,
+        x: Tensor | None = None,
+        temperature: float = 1.0,
+        greedy: bool = False,
+        **context: Any,
+    ) -> Drawn:
         """Draw sequences, symbol by symbol (ancestral sampling); with x (T, B, I), count and steps are x's own.
 
-        temperature: symbols come from softmax(o / temperature); log_prob is the model's own all the same.
+        temperature: symbols come from softmax(o / temperature); log_prob is the model's own all the same. greedy: at
+        each step the likeliest symbol, and end, in place of a drawn one.
         """
         if not temperature > 0:
             raise OptionError(f"temperature must be above 0; got {temperature!r}")
         T, B = (self.longest, count) if x is None else x.shape[:2]
         self.check_x(x, T, B)
         layer, weight = Recurrent(self.feedback.cell), self.feedback.embedding.weight
-        ahead = self.rule.draw_length(self.first(B, context))
+        ahead = self.rule.draw_length(self.first(B, context), greedy)
         lengths, log_p = ahead or (torch.full((B,), T, device=weight.device), weight.new_zeros(B))
         symbols = torch.zeros(T, B, dtype=torch.int64, device=weight.device)
         before, state = torch.full_like(lengths, self.symbols), None
@@ -189,19 +198,24 @@ class SequenceModel(nn.Module):
             extra = self.rule.inputs(lengths - t, 1)
             parts = [None if x is None else x[t : t + 1], extra, self.feedback.embedding(before[None])]
             y, state = layer(torch.cat([part for part in parts if part is not None], -1), state, **context)
-            chosen, own = self.draw_symbol(self.feedback.output(y[0]), temperature)
+            chosen, own = draw_symbol(self.feedback.output(y[0]), temperature, greedy)
             log_p = log_p + own.masked_fill(~active, 0)
             symbols[t] = before = chosen.masked_fill(~active | (chosen >= self.symbols), 0)
-            if (ends := self.rule.draw_end(y[0], chosen, t)) is not None:
+            if (ends := self.rule.draw_end(y[0], chosen, t, greedy)) is not None:
                 now, after, more = ends
                 log_p = log_p + more.masked_fill(~active, 0)
                 lengths = torch.where(active & now, t, torch.where(active & after, t + 1, lengths))
         return Drawn(symbols[: int(lengths.max()) if B else 0], lengths, log_p)
 
-    def draw_symbol(self, logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Symbols (B,) and their log p, from logits (B, V)."""
-        chosen = torch.multinomial(F.softmax(logits / temperature, -1), 1)
-        return chosen[:, 0], F.log_softmax(logits, -1).gather(1, chosen)[:, 0]
-
     def extra_repr(self) -> str:
         return f"symbols={self.symbols}, longest={self.longest}"
+
+
+def draw_symbol(logits: Tensor, temperature: float, greedy: bool) -> tuple[Tensor, Tensor]:
+    """Symbols (B,) and their log p, from logits (B, V)."""
+    log_p = F.log_softmax(logits, -1)
+    if greedy:
+        chosen = log_p.argmax(-1, keepdim=True)
+    else:
+        chosen = torch.multinomial(F.softmax(logits / temperature, -1), 1)
+    return chosen[:, 0], log_p.gather(1, chosen)[:, 0]

@@ -34,11 +34,11 @@ class Stopping(nn.Module):
         """The rule's part of log p, (B,), from outputs y (S, B, K), log p of symbols (S, B, V), first state (B, N)."""
         return chosen.new_zeros(len(lengths))
 
-    def draw_length(self, first: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Lengths drawn ahead (B,), and log p of each."""
+    def draw_length(self, first: Tensor, greedy: bool) -> tuple[Tensor, Tensor] | None:
+        """Lengths drawn ahead (B,), or the likeliest, and log p of each."""
         return None
 
-    def draw_end(self, y: Tensor, symbols: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    def draw_end(self, y: Tensor, symbols: Tensor, t: int, greedy: bool) -> tuple[Tensor, Tensor, Tensor] | None:
         """After symbol t (B,) was drawn at output y (B, K): which rows end before it, which after it, log p added."""
         return None
 
@@ -57,7 +57,7 @@ class EndSymbol(Stopping):
         at_end = end.gather(0, lengths.clamp(max=len(end) - 1)[None])[0]
         return at_end.masked_fill(lengths == self.longest, 0)
 
-    def draw_end(self, y: Tensor, symbols: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    def draw_end(self, y: Tensor, symbols: Tensor, t: int, greedy: bool) -> tuple[Tensor, Tensor, Tensor] | None:
         ends = symbols == self.symbol
         return ends, torch.zeros_like(ends), y.new_zeros(len(symbols))
 
@@ -82,11 +82,11 @@ class StopCoin(Stopping):
         last = F.logsigmoid(a).gather(0, (lengths - 1).clamp(min=0)[None])[0]
         return on + last.masked_fill(lengths == self.longest, 0)
 
-    def draw_end(self, y: Tensor, symbols: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    def draw_end(self, y: Tensor, symbols: Tensor, t: int, greedy: bool) -> tuple[Tensor, Tensor, Tensor] | None:
         if t + 1 == self.longest:
             return None
         a = self.stop(y)[:, 0]
-        ends = torch.rand_like(a) < a.sigmoid()
+        ends = a > 0 if greedy else torch.rand_like(a) < a.sigmoid()
         return torch.zeros_like(ends), ends, torch.where(ends, F.logsigmoid(a), F.logsigmoid(-a))
 
 
@@ -111,9 +111,9 @@ class DrawnLength(Stopping):
         """log p of the lengths 1 to longest, (B, longest)."""
         return F.log_softmax(self.length(first), -1)
 
-    def draw_length(self, first: Tensor) -> tuple[Tensor, Tensor] | None:
+    def draw_length(self, first: Tensor, greedy: bool) -> tuple[Tensor, Tensor] | None:
         log_p = self.log_lengths(first)
-        drawn = torch.multinomial(log_p.exp(), 1)
+        drawn = log_p.argmax(-1, keepdim=True) if greedy else torch.multinomial(log_p.exp(), 1)
         return drawn[:, 0] + 1, log_p.gather(1, drawn)[:, 0]
 
 
