@@ -53,6 +53,9 @@ class Around(Cell):
     def draw(self, x: Tensor) -> dict[str, Tensor]:
         return self.cell.draw(x)
 
+    def prepare(self, context: dict[str, Any]) -> dict[str, Any]:
+        return self.cell.prepare(context)
+
     def initial(self, batch_size: int) -> State:
         return self.cell.initial(batch_size)
 

@@ -43,7 +43,7 @@ class Attend(Around):
             raise OptionError(f"score must be one of {', '.join(SCORES)}; got {score!r}")
         width = getattr(cell, "output_size", 0)
         own = getattr(cell, "input_size", 0) - (width if feeding else 0)
-        super().__init__(cell, input_size=own, required=["memory"], optional=["mask"])
+        super().__init__(cell, input_size=own, required=["memory"], optional=["mask", "keys"])
         if own < 0:
             raise CellError(
                 f"Attend: with feeding the cell reads the {width} numbers of its output beside x; "
@@ -60,9 +60,9 @@ class Attend(Around):
             self.query = nn.Linear(width, memory_size if score == "general" else width, bias=False)
             uniform_input(self.query)
         if score == "additive":
-            self.keys, self.reduce = nn.Linear(memory_size, width), nn.Linear(width, 1, bias=False)
+            self.keys = nn.Linear(memory_size, width)
             uniform_input(self.keys)
-            uniform_input(self.reduce)
+            self.reduce = nn.Parameter(torch.empty(width).uniform_(-(width**-0.5), width**-0.5))
         if feeding:
             self.state_sizes = {**self.state_sizes, "attended": width}
 
@@ -81,15 +81,28 @@ class Attend(Around):
         nothing = [self.combine.weight.new_zeros(batch_size, self.combine.out_features)]
         return self.signature.State(*state, *nothing * self.feeding)
 
+    def prepare(self, context: dict[str, Any]) -> dict[str, Any]:
+        """With the keys of additive scores, D m, which are the same at every step."""
+        context, memory = super().prepare(context), context["memory"]
+        if self.score != "additive" or context.get("keys") is not None or memory.shape[-1] != self.memory_size:
+            return context
+        return {**context, "keys": self.keys(memory)}
+
     def step(
-        self, x: Tensor, *state: Tensor, memory: Tensor, mask: Tensor | None = None, **context: Any
+        self,
+        x: Tensor,
+        *state: Tensor,
+        memory: Tensor,
+        mask: Tensor | None = None,
+        keys: Tensor | None = None,
+        **context: Any,
     ) -> tuple[Tensor, State]:
         self.check(x, memory, mask)
         if self.feeding:
             *state, attended = state  # type: ignore[assignment]
             x = torch.cat([x, attended], -1)
         q, new = self.cell.step(x, *state, **context)  # (B, H)
-        scores = self.scores(q, memory)
+        scores = self.scores(q, memory, keys)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
         weights = scores.softmax(-1)  # (B, S)
@@ -98,11 +111,11 @@ class Attend(Around):
         y = torch.tanh(self.combine(torch.cat([v, q], -1)))
         return y, (*new, *[y] * self.feeding)
 
-    def scores(self, q: Tensor, memory: Tensor) -> Tensor:
+    def scores(self, q: Tensor, memory: Tensor, keys: Tensor | None) -> Tensor:
         """How well each row of the memory fits the query, (B, S)."""
         if self.score == "additive":
-            mixed = torch.tanh(self.query(q)[:, None] + self.keys(memory))  # (B, S, H)
-            return self.reduce(mixed)[..., 0]
+            keys = self.keys(memory) if keys is None else keys  # (B, S, H)
+            return (torch.tanh(self.query(q)[:, None] + keys) * self.reduce).sum(-1)
         q = q if self.score == "dot" else self.query(q)
         return torch.bmm(memory, q[..., None])[..., 0]
 

@@ -66,6 +66,10 @@ class Cell(nn.Module):
         """
         return {}
 
+    def prepare(self, context: dict[str, Any]) -> dict[str, Any]:
+        """The context as the steps take it, where something of it can be computed once a call; as it is, by default."""
+        return context
+
     @property
     def signature(self) -> Signature:
         """The names of the states and of the context, read off `step`."""

@@ -16,9 +16,12 @@ from elman.compiler.graph import (
     cat,
     columns,
     const,
+    dots,
     matmul,
+    mix,
     order,
     pointwise,
+    spread,
 )
 
 Grads = tuple[Node | None, ...]
@@ -88,6 +91,9 @@ def product(n: Node, g: Node) -> Grads:
 # (node, gradient of the loss to it) -> gradient to each source; None where there is none
 RULES: dict[Op, Callable[[Node, Node], Grads]] = {
     Op.MATMUL: product,
+    Op.DOTS: lambda n, g: (mix(g, n.src[1]), spread(g, n.src[0])),
+    Op.MIX: lambda n, g: (dots(g, n.src[1]), spread(n.src[0], g)),
+    Op.SPREAD: lambda n, g: (dots(n.src[1], g), mix(n.src[0], g)),
     Op.ADD: lambda n, g: (g, g),
     Op.SUB: lambda n, g: (g, one(Op.NEG, g)),
     Op.MUL: lambda n, g: (mul(g, n.src[1]), mul(g, n.src[0])),
@@ -201,14 +207,14 @@ def active_states(loop: Loop, wanted: set[str]) -> set[str]:
     return {name for name, node in loop.carried.items() if node in reached or name in wanted}
 
 
-RECOMPUTED = POINTWISE | {Op.CAT, Op.SLICE}
+RECOMPUTED = POINTWISE | {Op.CAT, Op.SLICE, Op.SPREAD}
 
 
 def savings(loop: Loop, back: Loop) -> tuple[dict[str, Node], Callable[[Node], Node]]:
     """What the forward loop saves, and how a gradient reads forward values.
 
     States are there anyway, before and after each step. Of the rest, what can be computed again from inputs, states
-    and saved values number by number is; products, sums and what needs them are saved.
+    and saved values number by number is; sums, most products and what needs them are saved.
     """
     inside = set(loop.nodes())
     saved: dict[str, Node] = {}

@@ -26,6 +26,10 @@ class Op(Enum):
     MATMUL = auto()  # a @ W; with arg True, a @ W.T
     OUTER = auto()  # a.T @ b, summed over rows and steps
     ROWSUM = auto()  # a.sum(rows), summed over steps
+    # products of a row's own vector and matrix; the matrix lies row by row in one row of the value
+    DOTS = auto()  # a (n), m (s*n) -> (s): m a
+    MIX = auto()  # w (s), m (s*n) -> (n): w m
+    SPREAD = auto()  # w (s), a (n) -> (s*n): w a^T
     # number by number; a source of width 1 serves every column
     ADD = auto()
     SUB = auto()
@@ -63,7 +67,9 @@ LEAVES = {Op.STEP, Op.STATE, Op.FIXED, Op.SHARED, Op.CONST}
 TOTALS = {Op.OUTER, Op.ROWSUM}
 ACROSS = {Op.SUM, Op.LARGEST}
 COLUMNS = {Op.SLICE, Op.CAT}
-POINTWISE = set(Op) - LEAVES - TOTALS - ACROSS - COLUMNS - {Op.MATMUL}
+OWN = {Op.DOTS, Op.MIX, Op.SPREAD}
+PRODUCTS = {Op.MATMUL, *OWN}
+POINTWISE = set(Op) - LEAVES - TOTALS - ACROSS - COLUMNS - PRODUCTS
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +170,31 @@ def across(op: Op, a: Node, where: str = "") -> Node:
     return Node(op, (a,), None, 1, 0, where)
 
 
+def dots(a: Node, m: Node, where: str = "") -> Node:
+    """The product of each row's matrix m (s, n), laid out in a row, with its vector a (n): s numbers."""
+    count = m.width // a.width
+    if 1 in (count, a.width):
+        product = pointwise(Op.MUL, m, a, where=where)
+        return across(Op.SUM, product, where) if count == 1 != a.width else product
+    return Node(Op.DOTS, (a, m), None, count, 0, where)
+
+
+def mix(w: Node, m: Node, where: str = "") -> Node:
+    """The rows of each row's matrix m (s, n), weighted by w (s) and summed: n numbers."""
+    width = m.width // w.width
+    if 1 in (w.width, width):
+        product = pointwise(Op.MUL, m, w, where=where)
+        return across(Op.SUM, product, where) if width == 1 != w.width else product
+    return Node(Op.MIX, (w, m), None, width, 0, where)
+
+
+def spread(w: Node, a: Node, where: str = "") -> Node:
+    """The outer product of each row's vectors w (s) and a (n): s * n numbers."""
+    if 1 in (w.width, a.width):
+        return pointwise(Op.MUL, w, a, where=where)
+    return Node(Op.SPREAD, (w, a), None, w.width * a.width, 0, where)
+
+
 @dataclass(frozen=True)
 class Costs:
     """What running a loop over (T, B) takes."""
@@ -182,9 +213,11 @@ def costs(loop: Loop, T: int, B: int, during: Collection[Node]) -> Costs:
             flops += 2 * T * B * node.src[0].width * node.width
         elif node.op is Op.OUTER:
             flops += 2 * T * B * node.rows * node.width
+        elif node.op in OWN:
+            flops += 2 * T * B * max(node.width, *(s.width for s in node.src))
     outputs = T * B * sum(node.width for node in dict.fromkeys(loop.per_step.values()))
     inside = [node for node in during if node.op not in LEAVES]
-    return Costs(flops, outputs, len(inside), sum(node.op is Op.MATMUL for node in inside))
+    return Costs(flops, outputs, len(inside), sum(node.op in PRODUCTS for node in inside))
 
 
 def check(loop: Loop) -> Loop:
@@ -210,6 +243,9 @@ def check(loop: Loop) -> Loop:
             assert node.width == node.arg[1] - node.arg[0], show_node(node)
         elif node.op is Op.CAT:
             assert node.width == sum(s.width for s in node.src), show_node(node)
+        elif node.op in OWN:
+            small, *large = sorted([node.width, *(s.width for s in node.src)])
+            assert small * large[0] == large[1], show_node(node)
         elif node.op in POINTWISE:
             assert {s.width for s in node.src} <= {1, node.width}, show_node(node)
         assert node.op in {*TOTALS, Op.ADD} or not any(s.op in TOTALS for s in node.src), show_node(node)

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable
 from itertools import pairwise
 
-from elman.compiler.graph import POINTWISE, Loop, Node, Op, cat, columns, const, pointwise
+from elman.compiler.graph import OWN, POINTWISE, Loop, Node, Op, cat, columns, const, dots, mix, pointwise
 
 FOLD: dict[Op, Callable[..., float]] = {
     Op.ADD: operator.add,
@@ -157,6 +157,30 @@ def join(a: Node, b: Node) -> Node | None:
     return None
 
 
+def repeated(node: Node, side: int) -> tuple[Node, Node] | None:
+    """(m, v) of m * v, where v is repeated along rows (side 1) or along columns (side 0) by a product with ones."""
+    if node.op is not Op.MUL:
+        return None
+    for m, v in (node.src, node.src[::-1]):
+        if v.op is Op.SPREAD and is_const(v.src[1 - side], 1.0) and m.width == node.width:
+            return m, v.src[side]
+    return None
+
+
+def rewrite_dots(node: Node) -> Node:
+    """The sum over columns of m * v, v the same in each row, is m v."""
+    ones, m = node.src
+    found = repeated(m, 1) if is_const(ones, 1.0) else None
+    return dots(found[1], found[0], node.where) if found and found[1].width == ones.width else node
+
+
+def rewrite_mix(node: Node) -> Node:
+    """The sum over rows of m * w, w the same in each column, is w m."""
+    ones, m = node.src
+    found = repeated(m, 0) if is_const(ones, 1.0) else None
+    return mix(found[1], found[0], node.where) if found and found[1].width == ones.width else node
+
+
 RULES: dict[Op, Callable[[Node], Node]] = {
     Op.ADD: rewrite_add,
     Op.SUB: rewrite_sub,
@@ -165,8 +189,10 @@ RULES: dict[Op, Callable[[Node], Node]] = {
     Op.WHERE: rewrite_where,
     Op.SLICE: rewrite_slice,
     Op.CAT: rewrite_cat,
+    Op.DOTS: rewrite_dots,
+    Op.MIX: rewrite_mix,
 }
-assert set(RULES) <= POINTWISE | {Op.SLICE, Op.CAT}
+assert set(RULES) <= POINTWISE | OWN | {Op.SLICE, Op.CAT}
 
 
 def regroup(loop: Loop) -> Loop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elman.errors import CellError, InputError
@@ -13,6 +14,7 @@ from elman.module.plain import describe
 from elman.module.search import Found, beam_search
 from elman.module.sequence import Drawn, SequenceModel
 
+ROUND = 8  # the memory's rows are rounded up to this, so that few decoders are compiled for sources of all lengths
 PARTS = ("context", "memory", "mask")
 
 
@@ -59,16 +61,17 @@ class EncoderDecoder(nn.Module):
         if not isinstance(source, Tensor) or source.dim() != dims:
             want = "(S, B) of symbols" if dims == 2 else "(S, B, I)"
             raise InputError(f"source must be a tensor {want}; got {describe(source)}")
-        S = source.shape[0]
+        S, B = source.shape[:2]
         if lengths is not None and len(lengths) and int(torch.as_tensor(lengths).min()) < 1:
             raise InputError("source_lengths must be at least 1: there is nothing to decode from")
         x = source if self.embedding is None else self.embedding(source)
         outputs, state = self.encoder(x, lengths=lengths)
-        found = {"context": torch.cat(flat(state), -1), "memory": outputs.transpose(0, 1)}
-        if lengths is not None:
-            steps = torch.arange(S, device=source.device)
-            found["mask"] = steps < torch.as_tensor(lengths, device=source.device)[:, None]
-        return {name: value for name, value in found.items() if name in self.takes}
+        found = {"context": torch.cat(flat(state), -1)}
+        if "memory" in self.takes:
+            ends = torch.as_tensor([S] * B if lengths is None else lengths, device=source.device)
+            found["memory"] = F.pad(outputs.transpose(0, 1), (0, 0, 0, -S % ROUND))  # (B, S', M)
+            found["mask"] = torch.arange(found["memory"].shape[1], device=source.device) < ends[:, None]
+        return self.decoder.feedback.prepare({k: v for k, v in found.items() if k in self.takes})
 
     def log_prob(
         self, y: Tensor, lengths: Tensor | None, source: Tensor, source_lengths: Tensor | None = None

@@ -73,6 +73,7 @@ class Recurrent(Layer):
         cell = self.cell
         own = cell.draw(x)
         own.update({name: value for name, value in context.items() if name in cell.signature.context})
+        own = cell.prepare(own)
         each = {name: own.pop(name) for name in cell.each_step if own.get(name) is not None}
         return unfold(self.recurrence(), Inputs(x, state, first, rows, watch, own, each))
 

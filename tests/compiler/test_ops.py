@@ -256,6 +256,37 @@ def test_states_of_different_widths_in_one_linear():
     ways_agree(step, *sample(T, B, 4, 3, 7), (*mix.parameters(), *out.parameters()))
 
 
+# (B, S, N) of each row, and vectors (B, S) and (B, N)
+OWN = {
+    "m v": lambda p, m, w, v: torch.bmm(m, v[..., None])[..., 0],
+    "m v by matmul": lambda p, m, w, v: torch.matmul(m, v.unsqueeze(-1)).squeeze(-1),
+    "w m": lambda p, m, w, v: torch.bmm(w[:, None], m)[:, 0],
+    "w v": lambda p, m, w, v: (torch.bmm(w[..., None], v[:, None]) * m).sum(-1),
+    "repeated along rows": lambda p, m, w, v: torch.tanh(m + v[:, None]).sum(1),
+    "repeated along columns": lambda p, m, w, v: torch.tanh(m * w[..., None]).sum(2),
+    "summed products": lambda p, m, w, v: (m * v.unsqueeze(1)).sum(-1, keepdim=True)[..., 0],
+    "summed products of rows": lambda p, m, w, v: (m * w.unsqueeze(2)).sum(1),
+    "a shared vector": lambda p, m, w, v: (torch.sigmoid(m) * p).sum(-1),
+    "scores": lambda p, m, w, v: (torch.tanh(m + v[:, None]) * p).sum(-1).softmax(-1),
+}
+
+
+@pytest.mark.parametrize("size", [(5, 3), (1, 4), (4, 1), (7, 33), (2, 2), (65, 2)], ids=str)
+@pytest.mark.parametrize("rows", [1, 9])
+@pytest.mark.parametrize("name", OWN)
+def test_products_of_each_rows_own(name, rows, size):
+    S, N = size
+    p = torch.randn(N, dtype=torch.float64, requires_grad=True)
+    m = torch.randn(rows, S, N, dtype=torch.float64, requires_grad=True)
+
+    def step(x, h, k, *, m):
+        out = OWN[name](p, k.view(-1, S, N) + 0.5 * m, x[:, :S] + h[:, :S], x[:, S:] * h[:, S:])
+        new = torch.cat([out, h], -1)[:, : h.shape[1]]
+        return out, (0.5 * h + 0.25 * new, 0.9 * k + torch.bmm(h[:, :S][..., None], x[:, S:][:, None]).flatten(1))
+
+    ways_agree(step, *sample(T, rows, S + N, S + N, S * N), (p,), m=m)
+
+
 def test_rms_norm():
     norm = nn.RMSNorm(5, dtype=torch.float64)
     ways_agree(bare(lambda p, x, h: norm(h + x), norm), *sample(T, B, 5, 5), tuple(norm.parameters()))

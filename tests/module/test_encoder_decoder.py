@@ -13,11 +13,10 @@ from elman.cell import GRU, LSTM, Attend, Conditioned
 V, E, H, M, LONGEST = 3, 4, 5, 6, 4
 
 
-def decoder(score="general", feeding=True, memory_size=M, stop="end"):
-    inner = LSTM(E + (H if feeding else 0), H)
-    return elman.SequenceModel(
-        Attend(inner, memory_size, score, feeding), symbols=V, embedding_size=E, stop=stop, longest=LONGEST
-    )
+@pytest.fixture(params=["plain", "reference", "fused"], autouse=True)
+def backend(request):
+    with elman.backend(request.param):
+        yield request.param
 
 
 def spread(made, scale=0.8):
@@ -31,7 +30,6 @@ def spread(made, scale=0.8):
 # ---- attention
 
 
-@pytest.mark.filterwarnings("ignore::elman.BackendWarning")
 @pytest.mark.parametrize("feeding", [False, True])
 @pytest.mark.parametrize("score", ["dot", "general", "additive"])
 def test_attention_by_hand(score, feeding):
@@ -53,7 +51,7 @@ def test_attention_by_hand(score, feeding):
                 scores = rows @ (cell.query.weight @ h[0])
             else:
                 mixed = torch.tanh(cell.query.weight @ h[0] + rows @ cell.keys.weight.t() + cell.keys.bias)
-                scores = mixed @ cell.reduce.weight[0]
+                scores = mixed @ cell.reduce
             weights = scores.softmax(0)
             a = torch.tanh(cell.combine(torch.cat([weights @ rows, h[0]])))[None]
             close(y[t, b], a[0])
@@ -76,7 +74,6 @@ def test_attention_that_cannot_be(make, error, message):
         make()
 
 
-@pytest.mark.filterwarnings("ignore::elman.BackendWarning")
 @pytest.mark.parametrize(
     ("memory", "mask", "message"),
     [
@@ -87,7 +84,7 @@ def test_attention_that_cannot_be(make, error, message):
 )
 def test_a_memory_that_does_not_fit(memory, mask, message):
     layer = elman.Recurrent(Attend(GRU(2 + H, H), M))
-    with pytest.raises(elman.InputError, match=message):
+    with elman.backend("plain"), pytest.raises(elman.InputError, match=message):
         layer(torch.zeros(5, 3, 2), memory=memory, mask=mask)
 
 
@@ -170,7 +167,6 @@ def translator(kind):
     return spread(elman.EncoderDecoder(encoder, model, nn.Embedding(V, E)))
 
 
-@pytest.mark.filterwarnings("ignore::elman.BackendWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_source_decides_and_its_padding_does_not(kind):
     model = translator(kind)
@@ -192,7 +188,6 @@ def test_a_source_decides_and_its_padding_does_not(kind):
     close(found.log_prob[:, 0], model.log_prob(found.symbols[..., 0], found.lengths[:, 0], source, lengths))
 
 
-@pytest.mark.filterwarnings("ignore::elman.BackendWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_every_parameter(kind):
     model = translator(kind)

@@ -11,7 +11,7 @@ import torch
 from elman.compiler.aten_ops.columns import last
 from elman.compiler.aten_ops.numbers import add
 from elman.compiler.aten_ops.value import Site, UntraceableError, Value, rule, together, whole
-from elman.compiler.graph import Op, across
+from elman.compiler.graph import Op, across, const, dots, mix
 
 
 def along(a: Value, dim: Any, keep: bool) -> tuple[int, ...]:
@@ -25,8 +25,20 @@ def along(a: Value, dim: Any, keep: bool) -> tuple[int, ...]:
 
 @rule("sum")
 def total(site: Site, a: Value, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
+    if len(a.shape) == 2 and dim is not None and len(dims := [dim] if isinstance(dim, int) else list(dim)) == 1:
+        return inner_total(site, a, dims[0] % 3, keepdim)
     shape = along(a, dim, keepdim)
     return Value(across(Op.SUM, whole(a), site.where), shape)
+
+
+def inner_total(site: Site, a: Value, dim: int, keep: bool) -> Value:
+    """A sum over one of two inner dimensions, of (B, S, N)."""
+    s, n = a.shape
+    if dim == 0:
+        raise UntraceableError("a sum over the batch, while a row depends on nothing but itself")
+    if dim == 1:
+        return Value(mix(const(1.0, s), whole(a), site.where), (1, n) if keep else (n,))
+    return Value(dots(const(1.0, n), whole(a), site.where), (s, 1) if keep else (s,))
 
 
 @rule("mean")

@@ -10,7 +10,7 @@ import torch
 
 from elman.compiler.aten_ops.numbers import add, truth
 from elman.compiler.aten_ops.value import Site, UntraceableError, Value, aten, rule, together, whole, widen
-from elman.compiler.graph import Node, Op, across, cat, columns, const, matmul, order, pointwise
+from elman.compiler.graph import Node, Op, across, cat, columns, const, dots, matmul, mix, order, pointwise, spread
 
 
 def waits(node: Node) -> bool:
@@ -62,6 +62,19 @@ def mv(site: Site, a: Value, vector: Value) -> Value:
     return Value(across(Op.SUM, together(site, Op.MUL, a, vector).node, site.where), ())
 
 
+@rule("bmm")
+def bmm(site: Site, a: Value, b: Value) -> Value:
+    """A product of each row's own vector and matrix: attention's scores, and its weighted sum."""
+    (s, k), n = a.shape, b.shape[1]
+    if s == 1:
+        return Value(mix(a.node, b.node, site.where), (1, n))
+    if n == 1:
+        return Value(dots(b.node, a.node, site.where), (s, 1))
+    if k == 1:
+        return Value(spread(a.node, b.node, site.where), (s, n))
+    raise UntraceableError("a product of two matrices of each row; one of them must be a vector")
+
+
 def last(value: Value, dim: int, what: str) -> None:
     """The dimension must be the width."""
     if len(value.shape) != 1 or dim not in (1, -1):
@@ -100,7 +113,10 @@ def slice_(site: Site, a: Value, dim: int = 0, start: Any = None, end: Any = Non
 
 @rule("select")
 def select(site: Site, a: Value, dim: int, index: int) -> Value:
-    if dim not in (1, -len(a.shape)) or not a.shape:
+    place = dim % (len(a.shape) + 1) - 1
+    if place > 0 and a.shape[place] == 1:
+        return Value(a.node, (*a.shape[:place], *a.shape[place + 1 :]))
+    if place != 0:
         raise UntraceableError("a single index takes one entry of dimension 1")
     inner = math.prod(a.shape[1:])
     index %= a.shape[0]

@@ -10,12 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from elman.compiler.graph import Node, Op, cat, columns, const, pointwise
+from elman.compiler.graph import Node, Op, cat, columns, const, pointwise, spread
 from elman.errors import CellError
 
 aten = torch.ops.aten
 Rule = Callable[..., Any]
 RULES: dict[Any, Rule] = {}
+MANY = 4  # copies side by side, beyond which they are a product with ones
 
 
 class UntraceableError(CellError):
@@ -79,6 +80,10 @@ def widen(node: Node, have: Sequence[int], want: Sequence[int]) -> Node:
         return node
     if len(have) < len(want):
         return widen(node, [1] * (len(want) - len(have)) + list(have), want)
+    if len(want) == 2 and have[0] == 1 and want[0] > MANY:
+        return spread(const(1.0, want[0]), node)
+    if len(want) == 2 and have[1] == 1 and want[1] > MANY:
+        return spread(node, const(1.0, want[1]))
     inner, steps = math.prod(want[1:]), math.prod(have[1:])
     pieces = []
     for i in range(want[0]):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from elman.compiler.emit.layout import FIXED_SLOTS, Layout
 from elman.compiler.emit.llvm import Build, Value, i64, pointer
+from elman.compiler.emit.own import own_product
 from elman.compiler.emit.plan import Phase, Place, Plan, Sweep, needs
 from elman.compiler.emit.vectorops import apply
 from elman.compiler.graph import Node, Op
@@ -168,7 +169,7 @@ class Kernel:
             self.at[Place("temp", node)] = Rows(self.temp_rows(node), self.layout.rows[node][1])
         for phase in plan.phases:
             for product in phase.products:
-                self.product(product)
+                self.product(product) if product.op is Op.MATMUL else own_product(self, product)
             if phase.sweeps:
                 build.loop(self.count, lambda r, _, phase=phase: self.row(phase, r))  # type: ignore[misc]
 
@@ -186,19 +187,24 @@ class Kernel:
             return self.at["prev", node.arg]
         return self.at[node] if node in self.at else self.at[self.plan.home[node]]
 
+    def side(self, node: Node) -> Rows:
+        """The rows of what a product reads, from memory."""
+        low = 0
+        while node.op is Op.SLICE:
+            low += node.arg[0]
+            node = node.src[0]
+        rows = self.rows(node)
+        return Rows(self.build.at(rows.start, low), rows.stride)
+
     def product(self, node: Node) -> None:
         build = self.build
-        source, low = node.src[0], 0
-        while source.op is Op.SLICE:
-            low += source.arg[0]
-            source = source.src[0]
-        side, out = self.rows(source), self.at[self.plan.home[node]]
+        side, out = self.side(node.src[0]), self.at[self.plan.home[node]]
         K, panels = node.src[0].width, -(-node.width // build.panel)
         i = self.plan.weights.index((node.src[1], bool(node.arg)))
 
         def multiply(first: Value, last: Value) -> None:
             build.call_pointer(
-                self.address("product"), build.at(side.start, low), build.c(side.stride), self.address(f"packed{i}"),
+                self.address("product"), side.start, build.c(side.stride), self.address(f"packed{i}"),
                 out.start, build.c(out.stride), self.count, build.c(K), build.c(node.width), first, last, build.c(0),
             )  # fmt: skip
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from elman.compiler.graph import ACROSS, LEAVES, POINTWISE, TOTALS, Loop, Node, Op, order
+from elman.compiler.graph import ACROSS, LEAVES, POINTWISE, PRODUCTS, TOTALS, Loop, Node, Op, order
 from elman.compiler.unfold import unfold
 
 EXPENSIVE = POINTWISE - {
@@ -151,14 +151,14 @@ def moments(made: Plan) -> dict[Node, Moment]:
     """The earliest phase and sweep in which each value can be read by others."""
     when: dict[Node, Moment] = {}
     inside = set(made.inside)
-    pulled = {s for n in made.inside if n.op is not Op.MATMUL for s in n.src}
+    pulled = {s for n in made.inside if n.op not in PRODUCTS for s in n.src}
     for n in order(made.inside):
         if n not in inside:
             when[n] = (0, 0, n.width)
-        elif n.op is Op.MATMUL:
-            source = base(n.src[0])
-            at_once = source not in inside or source.op is Op.MATMUL  # it lies in memory when the phase begins
-            when[n] = (when[source][0] + (0 if at_once else 1), 0, n.width)
+        elif n.op in PRODUCTS:
+            # what does not lie in memory when a phase begins is waited for until the next
+            first = [when[s][0] + (s in inside and s.op not in PRODUCTS) for s in sides(n)]
+            when[n] = (max(first, default=0), 0, n.width)
         else:
             phase, sweep = max((when[s][:2] for s in n.src), default=(0, 0))
             ends = n.op in ACROSS or (n.op is Op.CAT and n in pulled)
@@ -173,20 +173,25 @@ def base(node: Node) -> Node:
     return node
 
 
+def sides(node: Node) -> list[Node]:
+    """What a product reads of each row, from memory."""
+    return [base(s) for s in node.src if s.op not in (Op.SHARED, Op.CONST)]
+
+
 def choose_memory(made: Plan, when: Mapping[Node, Moment]) -> None:
     """Which values lie in memory: outputs, states, sides of products, and what is needed in a later phase."""
     inside = set(made.inside)
     for name, node in made.loop.carried.items():
-        if node in inside and node.op is not Op.MATMUL:
+        if node in inside and node.op not in PRODUCTS:
             made.home.setdefault(node, Place("state", name))
     for n in made.stored:
-        if n.op is not Op.MATMUL or straight(made, n):
+        if n.op not in PRODUCTS or straight(made, n):
             made.home.setdefault(n, Place("stored", n))
-    pulled = {s for n in made.inside if n.op is not Op.MATMUL for s in n.src}
-    sides = {base(n.src[0]) for n in made.inside if n.op is Op.MATMUL}
+    pulled = {s for n in made.inside if n.op not in PRODUCTS for s in n.src}
+    read = {s for n in made.inside if n.op in PRODUCTS for s in sides(n)}
     for n in made.inside:
         later = n.op in ACROSS and any(when[u][0] > when[n][0] for u in made.inside if n in u.src)
-        if n.op is Op.MATMUL or n in sides or later or (n.op is Op.CAT and n in pulled):
+        if n.op in PRODUCTS or n in read or later or (n.op is Op.CAT and n in pulled):
             keep(made, n)
 
 
@@ -214,7 +219,7 @@ def schedule(made: Plan, when: Mapping[Node, Moment]) -> None:
         return max((when[s][:2] for s in n.src), default=(0, 0))
 
     for n in made.inside:
-        if n.op is Op.MATMUL:
+        if n.op in PRODUCTS:
             made.phases[when[n][0]].products.append(n)
             made.written[n] = (when[n][0], -1, 0)
         elif n.op in ACROSS:
@@ -227,7 +232,7 @@ def schedule(made: Plan, when: Mapping[Node, Moment]) -> None:
         for place in places(made, n):
             low = 0
             for piece in n.src if n.op is Op.CAT else (n,):
-                moment = when.get(piece, (0, 0, 0)) if n.op in {Op.CAT, Op.MATMUL, *ACROSS} else ready(n)
+                moment = when.get(piece, (0, 0, 0)) if n.op in {Op.CAT, *PRODUCTS, *ACROSS} else ready(n)
                 at(moment[0], moment[1], piece.width).writes.append((piece, Place(place.kind, place.key, low)))
                 low += piece.width
     for name, node in made.loop.carried.items():
@@ -241,7 +246,7 @@ def places(made: Plan, node: Node) -> list[Place]:
     """Everywhere that a value is written to by a sweep."""
     found = [Place("state", name) for name, n in made.loop.carried.items() if n is node]
     found += [Place("stored", node)] * (node in made.stored and not straight(made, node))
-    return found + [Place("temp", node)] * (node in made.temps and node.op is not Op.MATMUL and node.op not in ACROSS)
+    return found + [Place("temp", node)] * (node in made.temps and node.op not in PRODUCTS | ACROSS)
 
 
 def needs(made: Plan, sweep: Sweep) -> tuple[list[Node], list[Node]]:

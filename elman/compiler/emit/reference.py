@@ -47,6 +47,9 @@ def like(tensor: Tensor, mask: Tensor) -> Tensor:
 MEANING: dict[Op, Callable[..., Tensor]] = {
     Op.MATMUL: lambda n, a, b: a @ (b.t() if n.arg else b),
     Op.OUTER: lambda n, a, b: a.t() @ b,
+    Op.DOTS: lambda n, a, m: torch.matmul(m.unflatten(-1, (n.width, -1)), a.unsqueeze(-1)).squeeze(-1),
+    Op.MIX: lambda n, w, m: torch.matmul(w.unsqueeze(-2), m.unflatten(-1, (-1, n.width))).squeeze(-2),
+    Op.SPREAD: lambda n, w, a: (w.unsqueeze(-1) * a.unsqueeze(-2)).flatten(-2),
     Op.ROWSUM: lambda n, a: a.sum(0),
     Op.ADD: lambda n, a, b: a + b,
     Op.SUB: lambda n, a, b: a - b,
