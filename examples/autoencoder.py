@@ -1,6 +1,6 @@
 """A sequence autoencoder: an encoder writes a sequence of digits into one vector, a decoder reads it out again.
 
-    python examples/autoencoder.py
+python examples/autoencoder.py
 """
 
 import torch

@@ -52,7 +52,9 @@ def main():
     right = cook.sample(x=x[:, unseen], greedy=True).symbols == dishes[:, unseen]
     guess = alone(x[:, unseen]).argmax(-1) == dishes[:, unseen]
     for name, hits in (("fed back", right), ("feed-forward", guess)):
-        print(f"{name}: {hits.all(0).float().mean():.0%} of {len(unseen)} unseen weeks, {hits.float().mean():.0%} of days")
+        print(
+            f"{name}: {hits.all(0).float().mean():.0%} of {len(unseen)} unseen weeks, {hits.float().mean():.0%} of days"
+        )
     return right.all().item(), guess.all().item()
 
 

@@ -73,6 +73,12 @@ class EncoderDecoder(nn.Module):
             found["mask"] = torch.arange(found["memory"].shape[1], device=source.device) < ends[:, None]
         return self.decoder.feedback.prepare({k: v for k, v in found.items() if k in self.takes})
 
+    def forward(
+        self, y: Tensor, lengths: Tensor | None, source: Tensor, source_lengths: Tensor | None = None
+    ) -> Tensor:
+        """`log_prob`."""
+        return self.log_prob(y, lengths, source, source_lengths)
+
     def log_prob(
         self, y: Tensor, lengths: Tensor | None, source: Tensor, source_lengths: Tensor | None = None
     ) -> Tensor:

@@ -69,6 +69,10 @@ class SequenceModel(nn.Module):
         assert isinstance(self.fed.cell, Feedback)
         return self.fed.cell
 
+    def forward(self, y: Tensor, lengths: Tensor | None = None, *, x: Tensor | None = None, **context: Any) -> Tensor:
+        """`log_prob`."""
+        return self.log_prob(y, lengths, x=x, **context)
+
     def log_prob(self, y: Tensor, lengths: Tensor | None = None, *, x: Tensor | None = None, **context: Any) -> Tensor:
         """log p of each row's sequence and its end, in nats, (B,): each symbol given the true ones before it."""
         y, lengths = self.checked(y, lengths, x)
