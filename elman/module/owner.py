@@ -95,7 +95,7 @@ class Snapshot:
                     if isinstance(value, Tensor):
                         self.tensors[f"{path}.{name}"] = (group, name)
                     elif name not in INSIDE | {"state_sizes"} and not isinstance(value, nn.Module):
-                        self.stable = self.stable and type(value) in PLAIN
+                        self.stable = self.stable and unchanging(value)
             for kind in own_classes(module):
                 self._hold(vars(kind))
                 for value in vars(kind).values():
@@ -115,8 +115,8 @@ class Snapshot:
                 seen = value.__globals__.get(name)
                 if name in value.__globals__:
                     self.named.append((value.__globals__, name, seen))
-                    self.stable = self.stable and (type(seen) in PLAIN or of_library(seen))
-        elif not (type(value) in PLAIN or of_library(value)):
+                    self.stable = self.stable and (unchanging(seen) or of_library(seen))
+        elif not (unchanging(value) or of_library(value)):
             self.stable = self.stable and isinstance(value, (staticmethod, classmethod, property)) is False
 
     def holds(self) -> bool:
@@ -138,6 +138,11 @@ class Snapshot:
 def kind_of(tensor: Tensor) -> Any:
     """What of a tensor a trace depends on."""
     return tensor.shape, tensor.dtype, tensor.device
+
+
+def unchanging(value: Any) -> bool:
+    """A plain value, or a tuple or frozen set of such: nothing within it can change."""
+    return type(value) in PLAIN or (type(value) in (tuple, frozenset) and all(map(unchanging, value)))
 
 
 def of_library(value: Any) -> bool:

@@ -21,6 +21,7 @@ from torch import nn
 from torch.func import functional_call
 
 import elman
+from elman.module.owner import Snapshot
 
 SECONDS = 60  # for a process of its own; a hang is a failure
 
@@ -56,6 +57,25 @@ def trained(layer, x, state=None, **how):
     total = y.square().sum() + sum(s.sum() for s in last)
     leaves = [x, *(p for p in layer.parameters() if p.requires_grad)]
     return [y, *last, *torch.autograd.grad(total, leaves, materialize_grads=True)]
+
+
+def test_a_tuple_of_numbers_costs_nothing_and_is_seen_when_replaced():
+    class Scaled(Blend):
+        def __init__(self):
+            super().__init__()
+            self.flags, self.sizes, self.factors = None, None, (1.0, (2.0, "x"))
+
+        def step(self, x, h):
+            h = torch.tanh(self.factors[1][0] * self.read(x) + self.keep(h))
+            return h, (h,)
+
+    layer, x = elman.Recurrent(Scaled(), strict=True), sequence()
+    layer(x)
+    assert Snapshot(layer.cell).stable
+    layer.cell.factors = (1.0, (3.0, "x"))
+    with elman.backend("plain"):
+        want = layer(x)
+    all_close(layer(x), want)
 
 
 def same(run, fused=True):
