@@ -16,8 +16,12 @@ def uniform_input(linear: nn.Linear) -> None:
         nn.init.zeros_(linear.bias)
 
 
-def orthogonal_blocks(linear: nn.Linear) -> None:
-    """Recurrent weights (k H, H): each of the k square blocks orthogonal (Saxe, McClelland, Ganguli 2014)."""
+def orthogonal_blocks(linear: nn.Linear, blocks: int | None = None) -> None:
+    """Recurrent weights (k H, H): each of the k square blocks orthogonal (Saxe, McClelland, Ganguli 2014).
+
+    With `blocks`, so many blocks of equal height, square or not: their rows or columns are orthonormal.
+    """
+    height = linear.in_features if blocks is None else linear.out_features // blocks
     with torch.no_grad():
-        for block in linear.weight.split(linear.in_features):
+        for block in linear.weight.split(height):
             nn.init.orthogonal_(block)
