@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 import elman
+from elman import cell
 
 
 class Uneven(elman.Cell):
@@ -15,7 +16,6 @@ class Uneven(elman.Cell):
         self.mix = nn.Linear(input_size + 2 * hidden_size + 2, hidden_size)
         self.keep = nn.Linear(hidden_size, hidden_size + 2)
         self.read = nn.Linear(hidden_size + 2, hidden_size + 1)
-        self.output_size = hidden_size + 1
 
     def step(self, x, fast, slow, *, bias=None):
         a = self.mix(torch.cat([x, fast, slow], -1))
@@ -41,35 +41,54 @@ def learned(kind):
     """A cell whose first state is a parameter, away from zero."""
 
     def make(input_size, hidden_size):
-        cell = kind(input_size, hidden_size).learn_initial()
+        made = kind(input_size, hidden_size).learn_initial()
         with torch.no_grad():
-            for name in cell.state_sizes:
-                getattr(cell, f"initial_{name}").normal_()
-        return cell
+            for name in made.state_sizes:
+                getattr(made, f"initial_{name}").normal_()
+        return made
 
     return make
 
 
+def quiet(make):
+    """A part with random numbers, in evaluation: nothing is drawn, and masks have their means."""
+    return lambda input_size, hidden_size: make(input_size, hidden_size).eval()
+
+
 CELLS = {
-    "elman": elman.cell.Elman,
-    "elman-relu": elman.cell.ElmanReLU,
-    "lstm": elman.cell.LSTM,
-    "gru": elman.cell.GRU,
+    "elman": cell.Elman,
+    "elman-relu": cell.ElmanReLU,
+    "lstm": cell.LSTM,
+    "gru": cell.GRU,
     "uneven": Uneven,
     "jumpy": Jumpy,
-    "lstm-learned": learned(elman.cell.LSTM),
+    "lstm-learned": learned(cell.LSTM),
+    "jordan": lambda I, H: cell.Jordan(I, H, H + 1),  # noqa: E741
+    "layer-norm-lstm": cell.LayerNormLSTM,
+    "peephole-lstm": cell.PeepholeLSTM,
+    "projected-lstm": lambda I, H: cell.ProjectedLSTM(I, H, H // 2 + 1),  # noqa: E741
+    "original-gru": cell.OriginalGRU,
+    "min-gru": cell.MinGRU,
+    "indrnn": cell.IndRNN,
+    "rate": cell.Rate,
+    "rate-dale": lambda I, H: cell.Rate(I, H, excitatory=0.8),  # noqa: E741
+    "residual": lambda I, H: cell.Residual(cell.ProjectedLSTM(I, H, I)),  # noqa: E741
+    "zoneout": quiet(lambda I, H: cell.Zoneout(cell.LSTM(I, H), {"c": 0.5, "h": 0.05})),  # noqa: E741
+    "nested": quiet(lambda I, H: cell.Variational(cell.Zoneout(learned(cell.GRU)(I, H), 0.2), 0.1, 0.2, 0.3)),  # noqa: E741
 }
 SIZES = [(1, 1, 1, 1), (1, 3, 2, 5), (6, 1, 3, 65), (7, 3, 4, 5)]  # T, B, I, H
+THOROUGH = ("elman", "elman-relu", "lstm", "gru", "uneven", "jumpy", "lstm-learned")  # in every size
+CASES = [(kind, size) for kind in CELLS for size in (SIZES if kind in THOROUGH else SIZES[2:])]  # the rest in two
 
 
 def make(kind, size, dtype=torch.float64):
     """A cell, an input (T, B, I) that wants gradients, and a random state."""
     torch.manual_seed(0)
     T, B, I, H = size  # noqa: E741
-    cell = CELLS[kind](I, H).to(dtype)
+    made = CELLS[kind](I, H).to(dtype)
     x = torch.randn(T, B, I, dtype=dtype, requires_grad=True)
-    state = tuple(torch.rand(B, width, dtype=dtype, requires_grad=True) for width in cell.state_sizes.values())
-    return cell, x, state
+    state = tuple(torch.rand(B, width, dtype=dtype, requires_grad=True) for width in made.state_sizes.values())
+    return made, x, state
 
 
 def irregular(T, B):

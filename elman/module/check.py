@@ -56,17 +56,20 @@ def check(cell: Cell) -> Report:
         print(elman.check(MyCell(28, 128)))
 
     Values, last state and gradients to x, states and parameters; a sequence is its chunks is its steps; resets and
-    lengths; both directions; a row depends on no other; second derivatives; the same bits twice. The cell itself is
-    left as it is. Errors: CellError where the step breaks the contract of `Cell`.
+    lengths; both directions; a row depends on no other; second derivatives; the same bits twice. What the cell draws is
+    drawn once and given to all, so that a cell is proved as it is, in training or in evaluation. The cell itself and
+    the caller's random numbers are left as they are. Errors: CellError where the step breaks the contract of `Cell`.
     """
     exact = copy.deepcopy(cell).double()
     layer = Recurrent(exact)
     x, state = sample(exact)
     plan = calls_of(layer, (x, state), {})[0].plan
     report = Report(type(cell).__name__, plan.backend + (f": {plan.reason}" if plan.reason else ""))
-    for what, error in contracts(exact, x, state):
-        report.add(what, error)
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        drawn = exact.draw(x.detach())
+        for what, error in contracts(exact, x, state, drawn):
+            report.add(what, error)
         report.lines.append(timing(cell))
     return report
 
@@ -79,7 +82,20 @@ def sample(cell: Cell) -> tuple[Tensor, tuple[Tensor, ...]]:
     return x, tuple(s.requires_grad_() for s in state)
 
 
-def contracts(cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> Iterator[tuple[str, float]]:
+def part_of(cell: Cell, drawn: dict[str, Tensor], steps: slice, rows: slice) -> dict[str, Tensor]:
+    """What of the drawn context belongs to these steps and rows."""
+
+    def part(name: str, value: Tensor) -> Tensor:
+        if name in cell.whole:
+            return value
+        return value[steps, rows] if name in cell.each_step else value[rows]
+
+    return {name: part(name, value) for name, value in drawn.items()}
+
+
+def contracts(
+    cell: Cell, x: Tensor, state: tuple[Tensor, ...], drawn: dict[str, Tensor]
+) -> Iterator[tuple[str, float]]:
     """Each contract in turn, with the relative error found."""
     lengths = torch.tensor([T, 1, 0, T - 2, T])
     reset = torch.zeros(T, B, dtype=torch.bool)
@@ -90,22 +106,25 @@ def contracts(cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> Iterator[tupl
         layer = Recurrent(cell, reverse=reverse)
         for how in options:
             named = f"{'reverse' if reverse else 'forward'}{', lengths and resets' if how else ''}"
-            run = partial(whole_run, layer, x, state, how)
+            run = partial(whole_run, layer, x, state, {**how, **drawn})
             found, want = run(), plainly(run)
             yield f"values, {named}", distance(found, want)
             yield f"gradients, {named}", distance(gradients(found, leaves), gradients(want, leaves))
-    layer = Recurrent(cell)
-    whole = outputs(*layer(x, state))
+    layer, every = Recurrent(cell), slice(None)
+    whole = outputs(*layer(x, state, **drawn))
     for size in (1, 3):
         ys, carried = [], state
-        for part in x.split(size):
-            y, carried = layer(part, carried)
+        for start in range(0, T, size):
+            steps = slice(start, start + size)
+            y, carried = layer(x[steps], carried, **part_of(cell, drawn, steps, every))
             ys.append(y)
         yield f"chunks of {size}", distance([torch.cat(ys), *carried], whole)
-    alone = layer(x[:, 1:2], tuple(s[1:2] for s in state))[0]
+    row = slice(1, 2)
+    alone = layer(x[:, row], tuple(s[row] for s in state), **part_of(cell, drawn, every, row))[0]
     yield "a row alone and in its batch", distance([alone], [whole[0][:, 1:2]])
-    yield "second derivatives", distance(second(layer, x, state), plainly(lambda: second(layer, x, state)))
-    again = outputs(*layer(x, state))
+    twice = partial(second, layer, x, state, drawn)
+    yield "second derivatives", distance(twice(), plainly(twice))
+    again = outputs(*layer(x, state, **drawn))
     yield "the same bits twice", 0.0 if all(map(torch.equal, whole, again)) else 1.0
 
 
@@ -128,9 +147,9 @@ def gradients(found: list[Tensor], leaves: list[Tensor], graph: bool = False) ->
     return list(torch.autograd.grad(total, leaves, create_graph=graph, materialize_grads=True))
 
 
-def second(layer: nn.Module, x: Tensor, state: tuple[Tensor, ...]) -> list[Tensor]:
+def second(layer: nn.Module, x: Tensor, state: tuple[Tensor, ...], drawn: dict[str, Tensor]) -> list[Tensor]:
     leaves = [x, *state, *layer.parameters()]
-    first = gradients(outputs(*layer(x, state)), leaves, graph=True)
+    first = gradients(outputs(*layer(x, state, **drawn)), leaves, graph=True)
     norm = torch.stack([g.square().sum() for g in first]).sum()
     if not norm.requires_grad:
         return [norm]
