@@ -16,6 +16,7 @@ class Uneven(elman.Cell):
         self.mix = nn.Linear(input_size + 2 * hidden_size + 2, hidden_size)
         self.keep = nn.Linear(hidden_size, hidden_size + 2)
         self.read = nn.Linear(hidden_size + 2, hidden_size + 1)
+        self.output_size = hidden_size + 1
 
     def step(self, x, fast, slow, *, bias=None):
         a = self.mix(torch.cat([x, fast, slow], -1))

@@ -28,12 +28,3 @@ def dropout_mask(shape: Sequence[int], rate: float, like: Tensor) -> Tensor:
 def real(x: Tensor, cell: Cell) -> Tensor:
     """A tensor of the type that masks of this call have: x, or a parameter where x holds whole numbers."""
     return x if x.is_floating_point() else first_parameter(cell)
-
-
-@torch.no_grad()
-def output_width(cell: Cell) -> int | None:
-    """The width of y, from one step on zeros; None where the step needs context."""
-    if cell.signature.required:
-        return None
-    y, _ = cell.step(first_parameter(cell).new_zeros(1, cell.input_size), *cell.initial(1))
-    return y.shape[-1]

@@ -25,7 +25,8 @@ class Jordan(Cell):
 
     def __init__(self, input_size: int, hidden_size: int, output_size: int) -> None:
         super().__init__(input_size, hidden_size)
-        self.state_sizes = {"y": whole_number(self, "output_size", output_size)}
+        self.output_size = whole_number(self, "output_size", output_size)
+        self.state_sizes = {"y": output_size}
         self.U = nn.Linear(input_size, hidden_size)
         self.W = nn.Linear(output_size, hidden_size, bias=False)
         self.V = nn.Linear(hidden_size, output_size)
@@ -40,4 +41,4 @@ class Jordan(Cell):
         return y, (y,)
 
     def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}, {self.state_sizes['y']}"
+        return f"{self.input_size}, {self.hidden_size}, {self.output_size}"

@@ -26,7 +26,8 @@ class ProjectedLSTM(Cell):
 
     def __init__(self, input_size: int, hidden_size: int, projection_size: int) -> None:
         super().__init__(input_size, hidden_size)
-        self.state_sizes = {"h": whole_number(self, "projection_size", projection_size), "c": hidden_size}
+        self.output_size = whole_number(self, "projection_size", projection_size)
+        self.state_sizes = {"h": projection_size, "c": hidden_size}
         self.U = nn.Linear(input_size, 4 * hidden_size)
         self.W = nn.Linear(projection_size, 4 * hidden_size, bias=False)
         self.P = nn.Linear(hidden_size, projection_size, bias=False)
@@ -45,4 +46,4 @@ class ProjectedLSTM(Cell):
         return h, (h, c)
 
     def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}, {self.state_sizes['h']}"
+        return f"{self.input_size}, {self.hidden_size}, {self.output_size}"

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from elman.cell.around import Around
 from elman.cell.base import Cell, State
-from elman.cell.drawn import output_width
 from elman.errors import CellError
 
 
@@ -17,14 +16,14 @@ class Residual(Around):
 
         deep = elman.Stacked(*(elman.cell.Residual(elman.cell.GRU(64, 64)) for _ in range(8)))
 
-    Shapes: x (B, I), y (B, I), states as the cell's. Errors: CellError where the cell's y is not as wide as x.
+    Shapes: x (B, I), y (B, I), states as the cell's. Errors: CellError where the cell's y, whose width its
+    `output_size` says, is not as wide as x.
     Source: He, Zhang, Ren, Sun (2016); between recurrent layers: Wu et al. (2016), arXiv:1609.08144, section 3.1.
     """
 
     def __init__(self, cell: Cell) -> None:
         super().__init__(cell)
-        width = output_width(cell)
-        self._agree(self.input_size if width is None else width, self.input_size)
+        self._agree(self.output_size, self.input_size)
 
     def step(self, x: Tensor, *state: Tensor, **context: Any) -> tuple[Tensor, State]:
         y, new = self.cell.step(x, *state, **context)

@@ -10,8 +10,7 @@ from torch import Tensor
 from elman.cell.around import Around
 from elman.cell.base import Cell, State
 from elman.cell.checked import probability, rates_of_states
-from elman.cell.drawn import dropout_mask, free_names, output_width, real
-from elman.errors import CellError
+from elman.cell.drawn import dropout_mask, free_names, real
 
 
 class Variational(Around):
@@ -25,8 +24,7 @@ class Variational(Around):
     grow: for those take `Zoneout` or `DropConnect`. Each row of the batch has masks of its own.
     Shapes: as the cell's. Context: mask_input, mask_output, mask_state_h, ... (B, width), in place of what is drawn; a
     "_2" behind the names where parts nest.
-    Errors: OptionError for a rate outside 0..1, or 1; CellError for a state that the cell has not, and for an output
-    rate where the width of y cannot be known.
+    Errors: OptionError for a rate outside 0..1, or 1; CellError for a state that the cell has not.
     Source: Gal, Ghahramani (2016), arXiv:1512.05287.
     """
 
@@ -41,19 +39,9 @@ class Variational(Around):
         used = [name for name, rate in rates.items() if rate]
         names = free_names(cell, used)
         super().__init__(cell, optional=names)
-        widths = {"mask_input": self.input_size, **{f"mask_state_{k}": v for k, v in self.state_sizes.items()}}
-        if "mask_output" in used:
-            widths["mask_output"] = self._output_width()
+        widths = {"mask_input": self.input_size, "mask_output": self.output_size}
+        widths.update({f"mask_state_{name}": width for name, width in self.state_sizes.items()})
         self.masks = tuple((part, name, rates[part], widths[part]) for part, name in zip(used, names))
-
-    def _output_width(self) -> int:
-        width = output_width(self.cell)
-        if width is None:
-            raise CellError(
-                f"Variational: {type(self.cell).__name__} needs context, so that the width of y is not known before a "
-                "call; put Variational around the cell inside it"
-            )
-        return width
 
     def draw(self, x: Tensor) -> dict[str, Tensor]:
         drawn, like = super().draw(x), real(x, self)
