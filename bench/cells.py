@@ -1,4 +1,4 @@
-"""The cells that the bench measures: elman's own, and four as a user would write them; and all of them for jax."""
+"""The cells that the bench measures: three that torch.nn has, and four that it has not; and all of them for jax."""
 
 from __future__ import annotations
 
@@ -10,76 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import elman
-
-
-class LayerNormLSTM(elman.Cell):
-    """LSTM with both products and the cell state normalised. Ba, Kiros, Hinton (2016), arXiv:1607.06450, eq. 20-22."""
-
-    def __init__(self, input_size, hidden_size):
-        super().__init__(input_size, hidden_size)
-        self.U = nn.Linear(input_size, 4 * hidden_size, bias=False)  # the bias is that of normal_x
-        self.W = nn.Linear(hidden_size, 4 * hidden_size, bias=False)
-        self.normal_x = nn.LayerNorm(4 * hidden_size)
-        self.normal_h = nn.LayerNorm(4 * hidden_size)
-        self.normal_c = nn.LayerNorm(hidden_size)
-        nn.init.constant_(self.normal_h.weight, 0.1)  # from 1 the step is chaotic: no two orders of summing agree
-
-    def step(self, x, h, c):
-        i, f, g, o = (self.normal_x(self.U(x)) + self.normal_h(self.W(h))).chunk(4, -1)  # (B, H) each
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(self.normal_c(c))
-        return h, (h, c)
-
-
-class PeepholeLSTM(elman.Cell):
-    """LSTM whose gates see the cell state: i and f the old one, o the new. Gers, Schmidhuber (2000), IJCNN."""
-
-    def __init__(self, input_size, hidden_size):
-        super().__init__(input_size, hidden_size)
-        self.U = nn.Linear(input_size, 4 * hidden_size)
-        self.W = nn.Linear(hidden_size, 4 * hidden_size, bias=False)
-        self.peep_i = nn.Parameter(0.1 * torch.randn(hidden_size))
-        self.peep_f = nn.Parameter(0.1 * torch.randn(hidden_size))
-        self.peep_o = nn.Parameter(0.1 * torch.randn(hidden_size))
-
-    def step(self, x, h, c):
-        i, f, g, o = (self.U(x) + self.W(h)).chunk(4, -1)  # (B, H) each
-        i, f = torch.sigmoid(i + self.peep_i * c), torch.sigmoid(f + self.peep_f * c)
-        c = f * c + i * torch.tanh(g)
-        h = torch.sigmoid(o + self.peep_o * c) * torch.tanh(c)
-        return h, (h, c)
-
-
-class OriginalGRU(elman.Cell):
-    """GRU that resets h before the product, n = tanh(U x + W (r * h)). Cho et al. (2014), arXiv:1406.1078."""
-
-    def __init__(self, input_size, hidden_size):
-        super().__init__(input_size, hidden_size)
-        self.U = nn.Linear(input_size, 3 * hidden_size)
-        self.W = nn.Linear(hidden_size, 2 * hidden_size, bias=False)
-        self.W_n = nn.Linear(hidden_size, hidden_size, bias=False)
-
-    def step(self, x, h):
-        rx, zx, nx = self.U(x).chunk(3, -1)  # (B, H) each
-        rh, zh = self.W(h).chunk(2, -1)
-        r, z = torch.sigmoid(rx + rh), torch.sigmoid(zx + zh)
-        n = torch.tanh(nx + self.W_n(r * h))
-        h = z * h + (1 - z) * n
-        return h, (h,)
-
-
-class MinGRU(elman.Cell):
-    """GRU whose gate and candidate see x alone: a linear recurrence. Feng et al. (2024), arXiv:2410.01201."""
-
-    def __init__(self, input_size, hidden_size):
-        super().__init__(input_size, hidden_size)
-        self.U_z = nn.Linear(input_size, hidden_size)
-        self.U_h = nn.Linear(input_size, hidden_size)
-
-    def step(self, x, h):
-        z = torch.sigmoid(self.U_z(x))  # (B, H)
-        h = (1 - z) * h + z * self.U_h(x)
-        return h, (h,)
 
 
 @dataclass(frozen=True)
@@ -100,10 +30,10 @@ CELLS = {
     "Elman": Entry(elman.cell.Elman, 1, nn.RNN),
     "LSTM": Entry(elman.cell.LSTM, 4, nn.LSTM),
     "GRU": Entry(elman.cell.GRU, 3, nn.GRU),
-    "LayerNormLSTM": Entry(LayerNormLSTM, 4),
-    "PeepholeLSTM": Entry(PeepholeLSTM, 4),
-    "OriginalGRU": Entry(OriginalGRU, 3),
-    "MinGRU": Entry(MinGRU, 2, recurrent=False),
+    "LayerNormLSTM": Entry(elman.cell.LayerNormLSTM, 4),
+    "PeepholeLSTM": Entry(elman.cell.PeepholeLSTM, 4),
+    "OriginalGRU": Entry(elman.cell.OriginalGRU, 3),
+    "MinGRU": Entry(elman.cell.MinGRU, 2, recurrent=False),
 }
 
 
@@ -118,7 +48,7 @@ def jax_steps(jax: Any) -> dict[str, Callable[..., Any]]:
     def normal(p, name, x):
         x = x - x.mean(-1, keepdims=True)
         x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-5)
-        return x * p[f"{name}.weight"] + p[f"{name}.bias"]
+        return x * p[f"{name}.weight"] + p.get(f"{name}.bias", 0)
 
     def elman_step(p, x, h):
         h = jnp.tanh(linear(p, "U", x) + linear(p, "W", h))
@@ -157,8 +87,8 @@ def jax_steps(jax: Any) -> dict[str, Callable[..., Any]]:
         return h, (h,)
 
     def min_gru(p, x, h):
-        z = sigmoid(linear(p, "U_z", x))
-        h = (1 - z) * h + z * linear(p, "U_h", x)
+        z, n = jnp.split(linear(p, "U", x), 2, -1)
+        h = (1 - sigmoid(z)) * h + sigmoid(z) * n
         return h, (h,)
 
     steps = (elman_step, lstm, gru, layer_norm_lstm, peephole_lstm, original_gru, min_gru)
