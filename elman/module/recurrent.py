@@ -102,7 +102,8 @@ class _Function(Layer):
         super().__init__()
         self.step = step
         self.first = state
-        self.signature: Signature = step_signature(step)
+        cell = getattr(step, "__self__", None)  # a part around a cell has that cell's states
+        self.signature: Signature = cell.signature if isinstance(cell, Cell) else step_signature(step)
 
     def initial(self, batch_size: int) -> State:
         return self.first

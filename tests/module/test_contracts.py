@@ -212,9 +212,9 @@ def test_context_reaches_the_layers_of_a_stack_that_take_it():
     assert torch.equal(y, want)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CELLS if kind not in ("residual", "zoneout", "nested")])
+@cells
 def test_scan_of_the_bare_step_is_the_layer(kind):
-    cell, x, state = make(kind, (7, 3, 4, 5))  # a part's step names no states of its own: it goes into a layer
+    cell, x, state = make(kind, (7, 3, 4, 5))
     lengths, _ = irregular(7, 3)
     y, last = elman.scan(cell.step, x, state, lengths=lengths)
     want, want_last = elman.Recurrent(cell)(x, state, lengths=lengths)
