@@ -1,6 +1,6 @@
 """Write the step; elman unfolds it through time."""
 
-from elman import cell
+from elman import cell, nn
 from elman.cell import Cell, watch
 from elman.errors import (
     BackendWarning,
@@ -53,6 +53,7 @@ __all__ = [
     "check",
     "explain",
     "feeding",
+    "nn",
     "scan",
     "watch",
 ]

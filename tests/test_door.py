@@ -7,7 +7,7 @@ import elman
 
 DOOR = """
 BackendWarning Bidirectional Cell CellError DataError DivergenceError ElmanError EncoderDecoder Grid InputError Layer
-OptionError Recurrent RunError SequenceModel Stacked backend beam_search cell check explain feeding scan watch"""
+OptionError Recurrent RunError SequenceModel Stacked backend beam_search cell check explain feeding nn scan watch"""
 
 
 def test_the_door_is_what_it_says():

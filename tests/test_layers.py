@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "cell": {"errors"},
     "compiler": {"errors"},
     "module": {"errors", "cell", "compiler"},
+    "nn": {"errors", "cell", "module"},
     "data": {"errors"},
     "task": {"errors", "cell", "module", "data"},
     "checkpoint": {"errors"},
@@ -21,7 +22,7 @@ MAY_IMPORT = {
     "train": {"errors", "task", "checkpoint", "console", "__init__"},
     "cli": {"errors", "task", "checkpoint", "console", "train", "__init__"},
     "__main__": {"cli"},
-    "__init__": {"errors", "cell", "module"},
+    "__init__": {"errors", "cell", "module", "nn"},
 }
 COMPILER = {
     "collection": set(),

@@ -14,10 +14,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_its_python_runs():
     names = {}
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 4
+    assert len(blocks) == 6
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
     assert names["y"].shape == (100, 8, 28)
+    assert names["out"].shape == (8, 100, 256)
+    assert names["pixels"].shape == (8, 10, 12, 64)
+    assert names["best"].symbols.shape[1:] == (8, 3)
     assert set(names["seen"]) == {"c", "forget_gate"}
     assert names["forward"].h.shape == (8, 32)
 
