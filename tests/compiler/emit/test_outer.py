@@ -9,33 +9,14 @@ import torch
 
 pytest.importorskip("llvmlite")
 
+from widths import TYPES, both
+
 from elman.compiler.emit import threads
 from elman.compiler.emit.outer import DEPTH, SLOTS, outer, outers, scratch_elements
-from elman.compiler.emit.target import WIDTHS, NoTarget, Target, host, narrowed
+from elman.compiler.emit.target import Target
 
-TYPES = {"f32": np.float32, "f64": np.float64}
 SIZES = (1, 2, 3, 5, 7, 13, 64, 65, 100, 130)
 MARGIN = 5
-
-
-def targets() -> list[Target]:
-    try:
-        return [narrowed(host(), bits) for bits in WIDTHS if bits <= host().bits]
-    except NoTarget:
-        return []
-
-
-every = [
-    pytest.mark.parametrize("dtype", TYPES),
-    pytest.mark.parametrize("target", targets(), ids=lambda target: str(target.bits)),
-]
-
-
-def both(function):
-    """Run a test for each element type and width."""
-    for mark in every:
-        function = mark(function)
-    return function
 
 
 def framed(values: np.ndarray) -> np.ndarray:

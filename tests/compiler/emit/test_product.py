@@ -9,31 +9,12 @@ import pytest
 
 pytest.importorskip("llvmlite")
 
+from widths import TYPES, both
+
 from elman.compiler.emit.product import products
-from elman.compiler.emit.target import WIDTHS, NoTarget, Target, host, narrowed
+from elman.compiler.emit.target import Target
 
-TYPES = {"f32": np.float32, "f64": np.float64}
 INT, PTR = ctypes.c_int64, ctypes.c_void_p
-
-
-def targets() -> list[Target]:
-    try:
-        return [narrowed(host(), bits) for bits in WIDTHS if bits <= host().bits]
-    except NoTarget:
-        return []
-
-
-every = [
-    pytest.mark.parametrize("dtype", TYPES),
-    pytest.mark.parametrize("target", targets(), ids=lambda target: str(target.bits)),
-]
-
-
-def both(function):
-    """Run a test for each element type and width."""
-    for mark in every:
-        function = mark(function)
-    return function
 
 
 def pack(target: Target, dtype: str, w: np.ndarray, parts: int = 1) -> np.ndarray:
