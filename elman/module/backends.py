@@ -213,6 +213,8 @@ def kind_of_call(what: Recurrence, inputs: Inputs) -> Any:
 def unsuited(what: Recurrence, inputs: Inputs) -> str:
     """Why this call cannot be compiled at all; empty if it can."""
     x = inputs.x
+    if x.is_meta:
+        return "tensors on the meta device hold no numbers"
     if x.dtype not in (torch.float32, torch.float64):
         return f"its input is {x.dtype}; compiled steps take float32 and float64"
     for name, value in zip(what.signature.state, inputs.state):

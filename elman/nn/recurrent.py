@@ -20,10 +20,11 @@ from elman.nn.packed import Packing, packing
 from elman.nn.steps import Step
 
 PLAIN = (Tensor, torch.nn.Parameter)
+COMPILED = (torch.float32, torch.float64)
 # kept outside of the modules, so that no copy, pickle or replica of one carries them along
 _steps: WeakKeyDictionary[torch.nn.Module, list[Step]] = WeakKeyDictionary()
 
-_said: set[str] = set()
+_said: set[tuple[str, str]] = set()
 
 
 class Unfolded(torch.nn.RNNBase):
@@ -38,8 +39,8 @@ class Unfolded(torch.nn.RNNBase):
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
         """output, last state: arguments, shapes and errors as in torch.
 
-        torch's own code takes what is wrong, empty, on the meta device, of a tensor subclass, under autocast, or
-        watched by a tracer, an exporter or a dispatch mode, which has to see torch's operators.
+        torch's own code takes what is wrong, empty, on the meta device, of a tensor subclass, of half precision, under
+        autocast, or watched by a tracer, an exporter or a dispatch mode, which has to see torch's operators.
         """
         if torch.compiler.is_exporting():
             return super().forward(input, hx)
@@ -82,7 +83,10 @@ class Unfolded(torch.nn.RNNBase):
         if hx is not None and not self.fits(input, states):
             return False
         if torch.is_autocast_enabled(x.device.type):
-            say_autocast(type(self).__name__)
+            say_torchs(type(self).__name__, "autocast chooses its types")
+            return False
+        if x.dtype not in COMPILED:
+            say_torchs(type(self).__name__, f"{x.dtype} is not compiled yet")
             return False
         tensors: list[Any] = [x, *states, *self._flat_weights]
         return all(type(t) in PLAIN and t.dtype == x.dtype and t.device == x.device for t in tensors)
@@ -160,11 +164,11 @@ class Unfolded(torch.nn.RNNBase):
         return states if self.states > 1 else states[0]
 
 
-def say_autocast(name: str) -> None:
-    """Say once that autocast, which chooses types for torch's own operators, keeps a module with them."""
-    if name not in _said:
-        _said.add(name)
-        warnings.warn(f"{name} runs torch's own code: autocast chooses its types", BackendWarning, stacklevel=7)
+def say_torchs(name: str, why: str) -> None:
+    """Say once that a module runs torch's own code, and why."""
+    if (name, why) not in _said:
+        _said.add((name, why))
+        warnings.warn(f"{name} runs torch's own code: {why}", BackendWarning, stacklevel=8)
 
 
 class RNN(Unfolded, torch.nn.RNN):

@@ -585,3 +585,11 @@ def test_compiling_leaves_garbage_collection_as_it_was():
             assert gc.isenabled() == enabled
         finally:
             gc.enable()
+
+
+def test_the_meta_device_runs_plainly():
+    layer = elman.Recurrent(elman.cell.LSTM(3, 4)).to("meta")
+    with pytest.warns(elman.BackendWarning, match="meta device hold no numbers"):
+        y, state = layer(torch.zeros(5, 2, 3, device="meta"))
+    assert y.shape == (5, 2, 4)
+    assert state.h.is_meta
