@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from elman.errors import BackendWarning
 from elman.module.backends import Recurrence, unfold
@@ -75,8 +74,8 @@ class Unfolded(torch.nn.RNNBase):
         x = input.data if isinstance(input, PackedSequence) else input
         if not isinstance(x, Tensor) or x.numel() == 0 or x.is_meta:
             return False
-        if torch._C._get_tracing_state() is not None or is_in_torch_dispatch_mode():
-            return False
+        if torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack():
+            return False  # of this thread: what torch.utils says of all threads can stay behind
         if x.dim() not in ((2,) if x is not input else (2, 3)) or x.shape[-1] != self.input_size:
             return False
         states = () if hx is None else hx if self.states > 1 else (hx,)
@@ -86,7 +85,8 @@ class Unfolded(torch.nn.RNNBase):
             say_torchs(type(self).__name__, "autocast chooses its types")
             return False
         if x.dtype not in COMPILED:
-            say_torchs(type(self).__name__, f"{x.dtype} is not compiled yet")
+            if x.is_floating_point():
+                say_torchs(type(self).__name__, f"{x.dtype} is not compiled yet")
             return False
         tensors: list[Any] = [x, *states, *self._flat_weights]
         return all(type(t) in PLAIN and t.dtype == x.dtype and t.device == x.device for t in tensors)

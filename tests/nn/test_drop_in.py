@@ -284,3 +284,16 @@ def test_explained_as_fused(kind):
     assert str(text).startswith(f"{kind}: x (T=7, B=5, I=4), float32, cpu")
     packed = pack_sequence([torch.randn(n, 4) for n in (3, 2)])
     assert elman.explain(module, packed).backends == ("fused",) * 4
+
+
+def test_modules_traced_in_many_threads_at_once_stay_with_elman():
+    from concurrent.futures import ThreadPoolExecutor
+
+    def run(size):
+        module = elman.nn.GRU(3, size)
+        return module(torch.ones(4, 2, 3))[0].shape
+
+    with ThreadPoolExecutor(8) as pool:
+        shapes = list(pool.map(run, range(5, 29)))
+    assert shapes == [(4, 2, size) for size in range(5, 29)]
+    assert set(elman.explain(elman.nn.GRU(3, 4), torch.ones(4, 2, 3)).backends) == {"fused"}
