@@ -1,8 +1,6 @@
 """The cook: sun, and the dish is yesterday's; rain, and it is the next of three. Seven days of weather, seven dishes.
 
-    python examples/cook.py
-
-What was cooked yesterday is nowhere in the weather: only a network that reads its own last output can know it.
+python examples/cook.py
 """
 
 import itertools

@@ -1,13 +1,10 @@
 """Two marks in an image span a rectangle; each pixel says whether it lies inside. Four directions can know.
 
-    python examples/grid.py [--steps 400]
+    python examples/grid.py
 
-A pixel is inside when one mark lies above or beside it and the other below or on its other side. A recurrence that
-runs over each row alone knows nothing of other rows; one over both dimensions that starts in a single corner has seen
-only what lies above and to the left. From four corners together every pixel has heard of all the others.
+A recurrence over each row alone knows nothing of other rows; one over both dimensions that starts in a single corner
+has seen only what lies above and to the left. From four corners together every pixel has heard of all the others.
 """
-
-import argparse
 
 import torch
 import torch.nn.functional as F
@@ -31,30 +28,27 @@ def images(count):
     return x, (down & (c >= columns[:, :1, None]) & (c <= columns[:, 1:, None])).float()
 
 
-class ByRows(nn.Module):
+class ByRows(elman.Bidirectional):
     """Each row read in both directions, for itself."""
 
-    def __init__(self):
-        super().__init__()
-        self.layer = elman.Bidirectional(GRU(1, 2 * H), GRU(1, 2 * H), batch_first=True)
-
     def forward(self, x):
-        return self.layer(x.flatten(0, 1))[0].unflatten(0, x.shape[:2]), None
+        return super().forward(x.flatten(0, 1))[0].unflatten(0, x.shape[:2]), None
 
 
-def main(steps=400):
-    kinds = {"rows": ByRows, "one corner": lambda: elman.Grid(LSTM2D(1, 4 * H))}
-    kinds["four corners"] = lambda: elman.Grid(*(LSTM2D(1, H) for _ in range(4)))
-    right = {}
-    for name, make in kinds.items():
+def main(steps=1000):
+    four, right = (lambda: elman.Grid(*(LSTM2D(1, H) for _ in range(4)))), {}
+    one, rows = (lambda: elman.Grid(LSTM2D(1, 4 * H))), (lambda: ByRows(GRU(1, 2 * H), GRU(1, 2 * H), batch_first=True))
+    for name, make in (("rows", rows), ("one corner", one), ("four corners", four)):
         torch.manual_seed(0)
         net, output = make(), nn.Sequential(nn.Linear(4 * H, 32), nn.Tanh(), nn.Linear(32, 1))
         optimizer = torch.optim.Adam([*net.parameters(), *output.parameters()], 5e-3)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in range(steps):
             x, y = images(64)
             optimizer.zero_grad()
             F.binary_cross_entropy_with_logits(output(net(x)[0])[..., 0], y).backward()
             optimizer.step()
+            schedule.step()
         x, y = images(1000)
         hits = (output(net(x)[0])[..., 0] > 0) == (y > 0)
         right[name] = hits.flatten(1).all(1).float().mean().item()
@@ -63,6 +57,4 @@ def main(steps=400):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400)
-    main(parser.parse_args().steps)
+    main()

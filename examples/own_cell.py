@@ -1,8 +1,6 @@
 """A cell of one's own: write the step, prove it, see what it compiles to, train it.
 
-    python examples/own_cell.py
-
-The task: remember a number that was marked long ago, among many that were not.
+python examples/own_cell.py
 """
 
 import torch
@@ -32,7 +30,7 @@ class Gated(elman.Cell):
 
 
 def batch():
-    """Numbers and a mark that is 1 at one of the first ten steps, (T, B, 2); the marked number, (B, 1)."""
+    """To remember: numbers and a mark that is 1 at one of the first ten steps, (T, B, 2); the marked number, (B, 1)."""
     x = torch.zeros(T, B, 2).uniform_(-1, 1)
     x[..., 1] = 0
     x[torch.randint(10, (B,)), torch.arange(B), 1] = 1

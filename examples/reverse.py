@@ -3,7 +3,7 @@
 python examples/reverse.py [--seconds 240]
 """
 
-import argparse
+import sys
 import time
 
 import torch
@@ -19,8 +19,7 @@ def batch(count, draw):
     """Sources (S, B), their lengths, and the same strings backwards."""
     lengths = torch.randint(SHORTEST, LONGEST + 1, (count,), generator=draw)
     source = torch.randint(LETTERS, (LONGEST, count), generator=draw)
-    back = (lengths - 1 - torch.arange(LONGEST)[:, None]).clamp(min=0)
-    return source, lengths, source.gather(0, back)
+    return source, lengths, source.gather(0, (lengths - 1 - torch.arange(LONGEST)[:, None]).clamp(min=0))
 
 
 def model():
@@ -38,10 +37,8 @@ def exact(net, count, draw):
     return ((ends == lengths) & right.all(0)).float().mean().item()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=240, help="of training (default 240)")
-    seconds, begun = parser.parse_args().seconds, time.perf_counter()
+def main(seconds):
+    begun = time.perf_counter()
     torch.manual_seed(0)
     draw, unseen, net, step = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), model(), 0
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
@@ -60,4 +57,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 240)
