@@ -73,6 +73,7 @@ CELLS = {
     "indrnn": cell.IndRNN,
     "rate": cell.Rate,
     "rate-dale": lambda I, H: cell.Rate(I, H, excitatory=0.8),  # noqa: E741
+    "deep": lambda I, H: cell.Deep(cell.LSTM(I, H), cell.GRU(H, H)),  # noqa: E741
     "residual": lambda I, H: cell.Residual(cell.ProjectedLSTM(I, H, I)),  # noqa: E741
     "zoneout": quiet(lambda I, H: cell.Zoneout(cell.LSTM(I, H), {"c": 0.5, "h": 0.05})),  # noqa: E741
     "nested": quiet(lambda I, H: cell.Variational(cell.Zoneout(learned(cell.GRU)(I, H), 0.2), 0.1, 0.2, 0.3)),  # noqa: E741

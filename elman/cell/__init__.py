@@ -4,6 +4,7 @@ from elman.cell.around import Around
 from elman.cell.attend import Attend
 from elman.cell.base import Cell, watch
 from elman.cell.conditioned import Conditioned
+from elman.cell.deep import Deep
 from elman.cell.drop_connect import DropConnect
 from elman.cell.elman import Elman, ElmanReLU
 from elman.cell.feedback import Feedback
@@ -29,6 +30,7 @@ __all__ = [
     "Attend",
     "Cell",
     "Conditioned",
+    "Deep",
     "DropConnect",
     "Elman",
     "ElmanReLU",
