@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from elman.cell.base import Cell, Signature, State
+from elman.cell.base import Cell, Signature, State, watched
 from elman.errors import CellError
 
 
@@ -19,7 +19,7 @@ class Deep(Cell):
         decoder = elman.cell.Attend(elman.cell.Deep(LSTM(16 + 32, 32), LSTM(32, 32)), memory_size=64)
 
     Where whole sequences go through, `elman.Stacked` does the same with a kernel a layer. States are named after their
-    cell, from below: h1, c1, h2, c2. Context goes to every cell that takes it by that name.
+    cell, from below: h1, c1, h2, c2; so are watched values. Context goes to every cell that takes it by that name.
     Shapes: x (B, I) of the lowest, y (B, K) of the highest, states as the cells'.
     Errors: CellError without a cell, where one does not fit on the one below, or where two draw random numbers or read
     context of each step by the same name.
@@ -81,9 +81,12 @@ class Deep(Cell):
 
     def step(self, x: Tensor, *state: Tensor, **context: Any) -> tuple[Tensor, State]:
         new: list[Tensor] = []
-        for cell in self.layers():
+        for i, cell in enumerate(self.layers(), 1):
             names = cell.signature
             own = state[len(new) : len(new) + len(names.state)]
-            x, after = cell.step(x, *own, **{k: v for k, v in context.items() if k in names.context})
+            with watched() as seen:
+                x, after = cell.step(x, *own, **{k: v for k, v in context.items() if k in names.context})
+            for name, value in seen.items():
+                self.watch(f"{name}{i}", value)
             new += after
         return x, tuple(new)
