@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from elman.cell.around import Around
-from elman.cell.base import Cell, Signature, State
+from elman.cell.base import Cell, State
 from elman.cell.start import uniform_input
 from elman.errors import CellError, InputError, OptionError
 
@@ -43,7 +42,8 @@ class Attend(Around):
             raise OptionError(f"score must be one of {', '.join(SCORES)}; got {score!r}")
         width = getattr(cell, "output_size", 0)
         own = getattr(cell, "input_size", 0) - (width if feeding else 0)
-        super().__init__(cell, input_size=own, required=["memory"], optional=["mask", "keys"])
+        states = {"attended": width} if feeding else {}
+        super().__init__(cell, input_size=own, required=["memory"], optional=["mask", "keys"], states=states)
         if own < 0:
             raise CellError(
                 f"Attend: with feeding the cell reads the {width} numbers of its output beside x; "
@@ -63,23 +63,6 @@ class Attend(Around):
             self.keys = nn.Linear(memory_size, width)
             uniform_input(self.keys)
             self.reduce = nn.Parameter(torch.empty(width).uniform_(-(width**-0.5), width**-0.5))
-        if feeding:
-            self.state_sizes = {**self.state_sizes, "attended": width}
-
-    @property
-    def signature(self) -> Signature:
-        inner = super().signature
-        return Signature((*inner.state, *["attended"] * self.feeding), inner.context, inner.required)
-
-    def initial(self, batch_size: int) -> State:
-        return self.with_attended(self.cell.initial(batch_size), batch_size)
-
-    def begin(self, batch_size: int, context: Mapping[str, Any]) -> State:
-        return self.with_attended(self.cell.begin(batch_size, context), batch_size)
-
-    def with_attended(self, state: State, batch_size: int) -> State:
-        nothing = [self.combine.weight.new_zeros(batch_size, self.combine.out_features)]
-        return self.signature.State(*state, *nothing * self.feeding)
 
     def prepare(self, context: dict[str, Any]) -> dict[str, Any]:
         """With the keys of additive scores, D m, which are the same at every step."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from elman.cell.around import Around
-from elman.cell.base import Cell, Signature, State
+from elman.cell.base import Cell, State
 from elman.errors import CellError
 
 
@@ -31,32 +30,15 @@ class Feedback(Around):
     """
 
     def __init__(self, cell: Cell, embedding: nn.Embedding, output: nn.Linear) -> None:
-        super().__init__(cell, required=["coin"], optional=["noise"], each=["coin", "noise"])
-        width = embedding.embedding_dim
-        if "fed" in cell.signature.state or cell.input_size < width or output.in_features != cell.output_size:
+        width, each = embedding.embedding_dim, ["coin", "noise"]
+        super().__init__(cell, required=["coin"], optional=["noise"], each=each, states={"fed": width})
+        if cell.input_size < width or output.in_features != cell.output_size:
             raise CellError(
-                f"Feedback: {type(cell).__name__} reads {cell.input_size} numbers and gives {cell.output_size}, with "
-                f"states {', '.join(cell.signature.state)}; the embedding is {width} wide, the output layer reads "
-                f"{output.in_features}, and the state fed is added"
+                f"Feedback: {type(cell).__name__} reads {cell.input_size} numbers and gives {cell.output_size}; the "
+                f"embedding is {width} wide, and the output layer reads {output.in_features}"
             )
         self.embedding, self.output = embedding, output
         self.output_size = output.out_features
-        self.state_sizes = {**cell.state_sizes, "fed": width}
-
-    @property
-    def signature(self) -> Signature:
-        inner = super().signature
-        return Signature((*inner.state, "fed"), inner.context, inner.required)
-
-    def initial(self, batch_size: int) -> State:
-        return self.with_fed(self.cell.initial(batch_size), batch_size)
-
-    def begin(self, batch_size: int, context: Mapping[str, Any]) -> State:
-        return self.with_fed(self.cell.begin(batch_size, context), batch_size)
-
-    def with_fed(self, state: State, batch_size: int) -> State:
-        """The cell's state and nothing fed yet."""
-        return self.signature.State(*state, self.embedding.weight.new_zeros(batch_size, self.state_sizes["fed"]))
 
     def step(
         self, x: Tensor, *state: Tensor, coin: Tensor, noise: Tensor | None = None, **context: Any

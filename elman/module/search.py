@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from elman.errors import OptionError
-from elman.module.recurrent import Recurrent
 from elman.module.sequence import SequenceModel
 from elman.module.stopping import EndSymbol
 
@@ -42,7 +41,7 @@ def beam_search(
         raise OptionError('beam search needs a model with stop="end"')
     if not 1 <= best <= width or alpha < 0:
         raise OptionError(f"beam search needs 1 <= best <= width and alpha >= 0; got {best}, {width}, {alpha}")
-    layer = Recurrent(model.feedback.cell)
+    layer = model.taught
     state = repeated(layer.begin(count, context), width)
     around = {k: repeat(v, width) if layer.recurrence().by_row(k, v, count) else v for k, v in context.items()}
     beam = Beam(model, count, width, best, alpha)

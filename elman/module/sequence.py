@@ -69,6 +69,11 @@ class SequenceModel(nn.Module):
         assert isinstance(self.fed.cell, Feedback)
         return self.fed.cell
 
+    @property
+    def taught(self) -> Recurrent:
+        """The cell alone, which reads the embedding of the symbol before as input."""
+        return Recurrent(self.feedback.cell)
+
     def forward(self, y: Tensor, lengths: Tensor | None = None, *, x: Tensor | None = None, **context: Any) -> Tensor:
         """`log_prob`."""
         return self.log_prob(y, lengths, x=x, **context)
@@ -77,7 +82,7 @@ class SequenceModel(nn.Module):
         """log p of each row's sequence and its end, in nats, (B,): each symbol given the true ones before it."""
         y, lengths = self.checked(y, lengths, x)
         read, steps = self.read(y, lengths, x), lengths + self.rule.extra_steps
-        outputs, _ = Recurrent(self.feedback.cell)(read, lengths=steps, **context)  # (S, B, K)
+        outputs, _ = self.taught(read, lengths=steps, **context)  # (S, B, K)
         return self.total(outputs, self.feedback.output(outputs), y, lengths, context)
 
     def loss(
@@ -140,7 +145,7 @@ class SequenceModel(nn.Module):
 
     def first(self, count: int, context: Mapping[str, Any]) -> Tensor:
         """The state before the first step, all of it side by side, (B, N)."""
-        state = Recurrent(self.feedback.cell).begin(count, context)
+        state = self.taught.begin(count, context)
         return torch.cat([*state] or [self.feedback.embedding.weight.new_zeros(count, 1)], -1)
 
     def checked(self, y: Tensor, lengths: Tensor | None, x: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -190,7 +195,7 @@ class SequenceModel(nn.Module):
             raise OptionError(f"temperature must be above 0; got {temperature!r}")
         T, B = (self.longest, count) if x is None else x.shape[:2]
         self.check_x(x, T, B)
-        layer, weight = Recurrent(self.feedback.cell), self.feedback.embedding.weight
+        layer, weight = self.taught, self.feedback.embedding.weight
         ahead = self.rule.draw_length(self.first(B, context), greedy)
         lengths, log_p = ahead or (torch.full((B,), T, device=weight.device), weight.new_zeros(B))
         symbols = torch.zeros(T, B, dtype=torch.int64, device=weight.device)
