@@ -20,15 +20,6 @@ LENGTHS = {"sorted": [7, 5, 5, 2, 1], "unsorted": [1, 7, 3, 7, 2], "equal": [7] 
 SIZES = (4, 6)  # I, H
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Many tiny calls: waiting for a second thread costs more than it saves."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def pair(kind, *args, **kwargs):
     """elman's module and torch's from the same seed, which must give the same weights."""
     made = []

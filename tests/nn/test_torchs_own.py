@@ -18,15 +18,6 @@ every_case = pytest.mark.parametrize(("name", "i"), CASES, ids=[f"{name}-{i}" fo
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Hundreds of tiny calls: waiting for a second thread costs more than it saves."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(autouse=True)
 def _expected(request):
     """Mark what is known to fail."""
