@@ -5,6 +5,7 @@ from torch import nn
 
 import elman
 from elman import cell
+from elman.module.grid import Row
 
 
 class Uneven(elman.Cell):
@@ -56,6 +57,11 @@ def quiet(make):
     return lambda input_size, hidden_size: make(input_size, hidden_size).eval()
 
 
+def fed(inner):
+    """A cell that reads its own symbol of three, embedded in two numbers."""
+    return cell.Feedback(inner, nn.Embedding(4, 2), nn.Linear(inner.output_size, 3))
+
+
 CELLS = {
     "elman": cell.Elman,
     "elman-relu": cell.ElmanReLU,
@@ -77,6 +83,15 @@ CELLS = {
     "residual": lambda I, H: cell.Residual(cell.ProjectedLSTM(I, H, I)),  # noqa: E741
     "zoneout": quiet(lambda I, H: cell.Zoneout(cell.LSTM(I, H), {"c": 0.5, "h": 0.05})),  # noqa: E741
     "nested": quiet(lambda I, H: cell.Variational(cell.Zoneout(learned(cell.GRU)(I, H), 0.2), 0.1, 0.2, 0.3)),  # noqa: E741
+    "conditioned": lambda I, H: cell.Conditioned(cell.GRU(I + 2, H), 2, "both"),  # noqa: E741
+    "attend-dot": lambda I, H: cell.Attend(cell.GRU(I, H), H, "dot", feeding=False),  # noqa: E741
+    "attend-general": lambda I, H: cell.Attend(cell.LSTM(I + H, H), 3),  # noqa: E741
+    "attend-additive": lambda I, H: cell.Attend(cell.GRU(I + H, H), 3, "additive"),  # noqa: E741
+    "feedback": lambda I, H: fed(cell.GRU(I + 2, H)),  # noqa: E741
+    "decoder": lambda I, H: fed(  # noqa: E741
+        cell.Conditioned(cell.Attend(cell.Deep(cell.LSTM(I + 2 + H, H), cell.GRU(H, H)), 3), 2, "state")
+    ),
+    "row-of-a-grid": lambda I, H: Row(cell.LSTM2D(I, H)),  # noqa: E741
 }
 SIZES = [(1, 1, 1, 1), (1, 3, 2, 5), (6, 1, 3, 65), (7, 3, 4, 5)]  # T, B, I, H
 THOROUGH = ("elman", "elman-relu", "lstm", "gru", "uneven", "jumpy", "lstm-learned")  # in every size
@@ -88,9 +103,35 @@ def make(kind, size, dtype=torch.float64):
     torch.manual_seed(0)
     T, B, I, H = size  # noqa: E741
     made = CELLS[kind](I, H).to(dtype)
-    x = torch.randn(T, B, I, dtype=dtype, requires_grad=True)
+    x = torch.randn(T, B, made.input_size, dtype=dtype, requires_grad=True)
     state = tuple(torch.rand(B, width, dtype=dtype, requires_grad=True) for width in made.state_sizes.values())
     return made, x, state
+
+
+def context_of(made, x):
+    """Random context for all that the step requires, which wants gradients where it is real."""
+    T, B, dtype = *x.shape[:2], x.dtype
+    draw = torch.Generator().manual_seed(1)
+    S = 4
+    shapes = {"context": (B, 2), "memory": (B, S, getattr(made, "memory_size", 3)), "noise": (T, B, 3)}
+    if isinstance(made, Row):
+        shapes["up"] = (T, B, made.cell.state_sizes["up"])
+    takes, given = made.signature, {}
+    for name, shape in shapes.items():
+        if name in takes.context - set(made.private):
+            given[name] = torch.randn(shape, generator=draw, dtype=dtype).requires_grad_()
+    if "coin" in takes.context:
+        given["coin"] = (torch.rand(T, B, 1, generator=draw) < 0.5).to(dtype)
+    if "mask" in takes.context:
+        given["mask"] = torch.rand(B, S, generator=draw) < 0.7
+        given["mask"][:, 0] = True
+    assert takes.required <= set(given)
+    return given
+
+
+def cut(made, context, steps=slice(None), rows=slice(None)):
+    """The context of some steps and rows."""
+    return {k: v[steps, rows] if k in made.each_step else v[rows] for k, v in context.items()}
 
 
 def irregular(T, B):

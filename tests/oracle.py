@@ -15,7 +15,7 @@ def run_row(cell, x, state, reset, reverse, context, each):
     for t in range(n - 1, -1, -1) if reverse else range(n):
         begins = (t + 1 < n and reset[t + 1]) if reverse else reset[t]
         if begins:
-            state = cell.initial(1)
+            state = cell.begin(1, context)
         state = tuple(s.to(x.dtype) for s in state)
         now = {name: value[t : t + 1] for name, value in each.items()}
         y, state = cell.step(x[t : t + 1], *state, **context, **now)
@@ -30,7 +30,7 @@ def run(cell, x, state=None, lengths=None, reset=None, reverse=False, width=None
     """
     T, B, _ = x.shape
     lengths = [T] * B if lengths is None else [int(n) for n in lengths]
-    state = cell.initial(B) if state is None else state
+    state = cell.begin(B, context) if state is None else state
     columns, last = [], []
     for b, n in enumerate(lengths):
         marks = [False] * T if reset is None else [bool(r) for r in reset[:, b]]

@@ -16,8 +16,9 @@ class Around(Cell):
     """A cell that changes what goes into another cell, what comes out of it, or its state.
 
     It has the states, context and random numbers of the cell within, and what a subclass adds to them: names of
-    context of its own, of which `each` have a slice at each step and `whole` are the same for all rows, and `states` of
-    its own by width, which begin with zeros and come after the cell's. So such parts nest. A subclass writes
+    context of its own, of which `each` have a slice at each step, `whole` are the same for all rows and `private` are
+    filled in by itself, and `states` of its own by width, which begin with zeros and come after the cell's. So such
+    parts nest. A subclass writes
     ``step(self, x, *state, **context)`` and hands on what is not its own.
     Errors: CellError where it is given no cell, or one that uses the same name for its context.
     """
@@ -31,6 +32,7 @@ class Around(Cell):
         required: Sequence[str] = (),
         each: Sequence[str] = (),
         whole: Sequence[str] = (),
+        private: Sequence[str] = (),
         states: Mapping[str, int] = {},
     ) -> None:
         nn.Module.__init__(self)
@@ -45,6 +47,7 @@ class Around(Cell):
         self.state_sizes = {**cell.state_sizes, **states}
         self.each_step = (*cell.each_step, *each)
         self.whole = (*cell.whole, *whole)
+        self.private = (*cell.private, *private)
         self._own = (tuple(states), own, frozenset(required))
 
     @property

@@ -43,7 +43,8 @@ class Attend(Around):
         width = getattr(cell, "output_size", 0)
         own = getattr(cell, "input_size", 0) - (width if feeding else 0)
         states = {"attended": width} if feeding else {}
-        super().__init__(cell, input_size=own, required=["memory"], optional=["mask", "keys"], states=states)
+        optional, private = ["mask", "keys"], ["keys"]
+        super().__init__(cell, input_size=own, required=["memory"], optional=optional, private=private, states=states)
         if own < 0:
             raise CellError(
                 f"Attend: with feeding the cell reads the {width} numbers of its output beside x; "

@@ -36,7 +36,8 @@ class Cell(nn.Module):
     states differ sets ``self.state_sizes = {"h": 5, "c": 7}`` after ``super().__init__``. Context is any value; a
     tensor with B rows is cut by rows, another is the same for all. `each_step` names context with a slice of its own
     at each step: the layer is given (T, B, width) and the step gets (B, width). `whole` names context tensors that
-    every step gets as they are, whatever their shape. `draw` gives what is random. A cell whose y is not of width
+    every step gets as they are, whatever their shape. `draw` gives what is random. `private` names context that `draw`
+    or `prepare` fills in, which a second cell beside this one must not meet. A cell whose y is not of width
     `hidden_size` may say so in `output_size`, for parts that read y.
     Errors: CellError when `step` is missing, takes ``*args``, or gives a state a name that begins with an underscore.
     """
@@ -44,6 +45,7 @@ class Cell(nn.Module):
     state_sizes: dict[str, int]
     each_step: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()

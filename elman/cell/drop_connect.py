@@ -32,7 +32,7 @@ class DropConnect(Around):
             raise CellError(f"{type(cell).__name__} has no weight {weight!r}; it has {', '.join(names)}")
         checked = probability("rate", rate, below=True)
         (name,) = free_names(cell, [f"drop_{weight.replace('.', '_')}"])
-        super().__init__(cell, optional=[name], whole=[name])
+        super().__init__(cell, optional=[name], whole=[name], private=[name])
         self.weight, self.rate, self.mask = weight, checked, name
 
     def draw(self, x: Tensor) -> dict[str, Tensor]:

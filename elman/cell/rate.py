@@ -33,7 +33,7 @@ class Rate(Cell):
     Yang, Joglekar, Song, Newsome, Wang (2019), Nature Neuroscience 22.
     """
 
-    each_step = ("noise",)
+    each_step = private = ("noise",)
     signs: Tensor | None
 
     def __init__(

@@ -38,7 +38,7 @@ class Variational(Around):
         rates.update({f"mask_state_{name}": rate for name, rate in rates_of_states(cell, given, below=True).items()})
         used = [name for name, rate in rates.items() if rate]
         names = free_names(cell, used)
-        super().__init__(cell, optional=names)
+        super().__init__(cell, optional=names, private=names)
         widths = {"mask_input": self.input_size, "mask_output": self.output_size}
         widths.update({f"mask_state_{name}": width for name, width in self.state_sizes.items()})
         self.masks = tuple((part, name, rates[part], widths[part]) for part, name in zip(used, names))

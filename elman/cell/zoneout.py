@@ -32,7 +32,7 @@ class Zoneout(Around):
         given = rates if isinstance(rates, Mapping) else dict.fromkeys(states, rates)
         checked = rates_of_states(cell, given)
         names = free_names(cell, [f"keep_{state}" for state in checked])
-        super().__init__(cell, optional=names, each=names)
+        super().__init__(cell, optional=names, each=names, private=names)
         self.rates = tuple(zip(checked, names, checked.values()))  # state, name of its mask, rate
 
     def draw(self, x: Tensor) -> dict[str, Tensor]:

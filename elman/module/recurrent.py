@@ -74,7 +74,7 @@ class Recurrent(Layer):
         own = cell.draw(x)
         own.update({name: value for name, value in context.items() if name in cell.signature.context})
         own = cell.prepare(own)
-        each = {name: own.pop(name) for name in cell.each_step if own.get(name) is not None}
+        each = apart(own, cell.each_step)
         return unfold(self.recurrence(), Inputs(x, state, first, rows, watch, own, each))
 
     def recurrence(self) -> Recurrence:
@@ -102,8 +102,9 @@ class _Function(Layer):
         super().__init__()
         self.step = step
         self.first = state
-        cell = getattr(step, "__self__", None)  # a part around a cell has that cell's states
-        self.signature: Signature = cell.signature if isinstance(cell, Cell) else step_signature(step)
+        cell = getattr(step, "__self__", None)  # a cell's own step is known better than its arguments say
+        self.known = cell if isinstance(cell, Cell) else None
+        self.signature: Signature = self.known.signature if self.known else step_signature(step)
 
     def initial(self, batch_size: int) -> State:
         return self.first
@@ -116,13 +117,24 @@ class _Function(Layer):
         return check_state(state, self.signature, sizes, x)
 
     def context_names(self) -> Names:
-        return Names(self.signature.context, self.signature.required)
+        each = self.known.each_step if self.known else ()
+        return Names(self.signature.context, self.signature.required, frozenset(each))
 
     def run(
         self, x: Tensor, state: State, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]
     ) -> tuple[Any, ...]:
-        what = Recurrence(owner_of(self.step), self.step, self.signature)
-        return unfold(what, Inputs(x, state, state, rows, watch, context))
+        given, each = dict(context), {}
+        whole = frozenset[str]()
+        if self.known:
+            given, whole = self.known.prepare(given), frozenset(self.known.whole)
+            each = apart(given, self.known.each_step)
+        what = Recurrence(owner_of(self.step), self.step, self.signature, whole=whole)
+        return unfold(what, Inputs(x, state, state, rows, watch, given, each))
+
+
+def apart(context: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """What has a slice a step, taken out of the context."""
+    return {name: context.pop(name) for name in names if context.get(name) is not None}
 
 
 def scan(step: Callable[..., Any], x: Tensor, state: Any, **options: Any) -> tuple[Any, ...]:

@@ -39,7 +39,8 @@ class Unfolded(torch.nn.RNNBase):
         """output, last state: arguments, shapes and errors as in torch.
 
         torch's own code takes what is wrong, empty, on the meta device, of a tensor subclass, of half precision, under
-        autocast, or watched by a tracer, an exporter or a dispatch mode, which has to see torch's operators.
+        autocast, on CUDA, where cuDNN computes just this, or watched by a tracer, an exporter or a dispatch mode, which
+        has to see torch's operators.
         """
         if torch.compiler.is_exporting():
             return super().forward(input, hx)
@@ -72,7 +73,7 @@ class Unfolded(torch.nn.RNNBase):
     def ours(self, input: Any, hx: Any) -> bool:
         """Whether elman computes this call; of all others torch says what is wrong, or computes them itself."""
         x = input.data if isinstance(input, PackedSequence) else input
-        if not isinstance(x, Tensor) or x.numel() == 0 or x.is_meta:
+        if not isinstance(x, Tensor) or x.numel() == 0 or x.is_meta or x.is_cuda:
             return False
         if torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack():
             return False  # of this thread: what torch.utils says of all threads can stay behind

@@ -5,7 +5,7 @@ import torch
 from tolerance import all_close, close
 
 import elman
-from elman.cell import GRU, LSTM, Attend, Conditioned, Deep, Elman
+from elman.cell import GRU, LSTM, Attend, Conditioned, Deep, DropConnect, Elman, Variational, Zoneout
 
 T, B = 6, 3
 
@@ -35,13 +35,39 @@ def test_a_deep_decoder_with_attention_is_fused():
     assert set(found.backends) == {"fused"}
 
 
+@pytest.mark.parametrize("backend", ["plain", "reference", "fused"])
+def test_cells_that_draw_do_not_share_their_masks(backend):
+    torch.manual_seed(0)
+    low = DropConnect(Variational(Zoneout(LSTM(4, 5), 0.3), output=0.5), "cell.cell.W.weight", 0.5)
+    high = DropConnect(Variational(Zoneout(LSTM(5, 5), 0.3), output=0.5), "cell.cell.W.weight", 0.5)
+    deep = Deep(low, high)
+    x = torch.randn(T, B, 4)
+    drawn = deep.draw(x)
+    assert set(drawn) == deep.signature.context == set(deep.private)
+    assert len(drawn) == 8
+    with elman.backend(backend):
+        y, _ = elman.Recurrent(deep)(x, **drawn)
+        first = {name[:-1]: value for name, value in drawn.items() if name.endswith("1")}
+        second = {name[:-1]: value for name, value in drawn.items() if name.endswith("2")}
+        want, _ = elman.Recurrent(high)(elman.Recurrent(low)(x, **first)[0], **second)
+    close(y, want)
+
+
+def test_cells_that_prepare_do_not_share_what_they_made():
+    torch.manual_seed(0)
+    cells = [Attend(GRU(4, 4), 6, "additive", feeding=False) for _ in range(2)]
+    memory = torch.randn(B, 7, 6)
+    x = torch.randn(T, B, 4)
+    y, _ = elman.Recurrent(Deep(*cells))(x, memory=memory)
+    close(y, elman.Stacked(*cells)(x, memory=memory)[0])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Deep(), "needs at least one cell"),
         (lambda: Deep(GRU(3, 4), torch.nn.Linear(4, 5)), "takes cells; got a Linear"),
         (lambda: Deep(GRU(3, 4), LSTM(5, 6)), "LSTM reads 5 numbers; GRU below it gives 4"),
-        (lambda: Deep(elman.cell.Zoneout(GRU(3, 4), 0.1), elman.cell.Zoneout(GRU(4, 4), 0.1)), "two cells have"),
     ],
 )
 def test_cells_that_do_not_fit(make, message):

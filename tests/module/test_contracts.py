@@ -5,7 +5,7 @@ import copy
 import oracle
 import pytest
 import torch
-from cells import CASES, CELLS, irregular, make
+from cells import CASES, CELLS, context_of, cut, irregular, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerance import all_close, close
@@ -31,9 +31,9 @@ def scalar(y, state):
     return sum((value * torch.randn_like(value)).sum() for value in (y, *state))
 
 
-def gradients(cell, x, state, y, last, twice=False):
-    """Gradients of `scalar` to x, the given state and the parameters; with `twice`, those of their squared norm."""
-    leaves = [x, *state, *cell.parameters()]
+def gradients(cell, x, state, context, y, last, twice=False):
+    """Gradients of `scalar` to x, state, context and the parameters; with `twice`, those of their squared norm."""
+    leaves = [x, *state, *(value for value in context.values() if value.requires_grad), *cell.parameters()]
     first = torch.autograd.grad(scalar(y, last), leaves, create_graph=twice, materialize_grads=True)
     if not twice:
         return first
@@ -51,6 +51,7 @@ def width(cell):
 @pytest.mark.parametrize("rows", ["whole", "lengths", "reset", "both"])
 def test_values_and_gradients_are_the_oracles(kind, size, dtype, reverse, rows):
     cell, x, state = make(kind, size, dtype)
+    context = context_of(cell, x)
     lengths, reset = irregular(*size[:2])
     how = {
         "whole": {},
@@ -58,35 +59,39 @@ def test_values_and_gradients_are_the_oracles(kind, size, dtype, reverse, rows):
         "reset": {"reset": reset},
         "both": {"lengths": lengths, "reset": reset},
     }[rows]
-    y, last = elman.Recurrent(cell, reverse=reverse)(x, state, **how)
-    want, want_last = oracle.run(cell, x, state, reverse=reverse, width=width(cell), **how)
+    y, last = elman.Recurrent(cell, reverse=reverse)(x, state, **how, **context)
+    want, want_last = oracle.run(cell, x, state, reverse=reverse, width=width(cell), **how, **context)
     close(y, want, "y")
     all_close(last, want_last, "last state")
     assert last._fields == tuple(cell.state_sizes)
-    all_close(gradients(cell, x, state, y, last), gradients(cell, x, state, want, want_last), "gradient")
+    found, wanted = (gradients(cell, x, state, context, *run) for run in ((y, last), (want, want_last)))
+    all_close(found, wanted, "gradient")
 
 
 @cells
 @directions
 def test_second_derivatives_are_the_oracles(kind, reverse):
     cell, x, state = make(kind, (4, 3, 2, 3))
+    context = context_of(cell, x)
     lengths, reset = irregular(4, 3)
-    y, last = elman.Recurrent(cell, reverse=reverse)(x, state, lengths=lengths, reset=reset)
-    want = oracle.run(cell, x, state, lengths, reset, reverse, width(cell))
-    all_close(gradients(cell, x, state, y, last, twice=True), gradients(cell, x, state, *want, twice=True), "second")
+    run = elman.Recurrent(cell, reverse=reverse)(x, state, lengths=lengths, reset=reset, **context)
+    want = oracle.run(cell, x, state, lengths, reset, reverse, width(cell), **context)
+    all_close(*(gradients(cell, x, state, context, *r, twice=True) for r in (run, want)), "second")
 
 
 @cases
 @types
 def test_a_sequence_is_its_chunks_is_its_steps(kind, size, dtype):
     cell, x, state = make(kind, size, dtype)
+    context = context_of(cell, x)
     _, reset = irregular(*size[:2])
     layer = elman.Recurrent(cell)
-    whole, last = layer(x, state, reset=reset)
+    whole, last = layer(x, state, reset=reset, **context)
     for chunk in (1, 2, 3):
         ys, carried = [], state
-        for part, marks in zip(x.split(chunk), reset.split(chunk)):
-            y, carried = layer(part, carried, reset=marks)
+        for t in range(0, len(x), chunk):
+            part = slice(t, t + chunk)
+            y, carried = layer(x[part], carried, reset=reset[part], **cut(cell, context, part))
             ys.append(y)
         close(torch.cat(ys), whole, f"chunks of {chunk}")
         all_close(carried, last, f"state after chunks of {chunk}")
@@ -95,11 +100,13 @@ def test_a_sequence_is_its_chunks_is_its_steps(kind, size, dtype):
 @cells
 def test_a_reverse_sequence_is_its_chunks_from_the_end(kind):
     cell, x, state = make(kind, (7, 3, 4, 5))
+    context = context_of(cell, x)
     layer = elman.Recurrent(cell, reverse=True)
-    whole, last = layer(x, state)
+    whole, last = layer(x, state, **context)
     ys, carried = [], state
-    for part in reversed(x.split(3)):
-        y, carried = layer(part, carried)
+    for t in (6, 3, 0):
+        part = slice(t, t + 3)
+        y, carried = layer(x[part], carried, **cut(cell, context, part))
         ys.insert(0, y)
     close(torch.cat(ys), whole)
     all_close(carried, last)
@@ -111,24 +118,26 @@ def test_a_row_depends_neither_on_its_batch_nor_on_its_padding(kind, reverse):
     cell, x, state = make(kind, (7, 4, 3, 5))
     lengths, reset = irregular(7, 4)
     layer = elman.Recurrent(cell, reverse=reverse)
-    poison = x.detach().clone()
+    x, context = x.detach(), {name: value.detach() for name, value in context_of(cell, x).items()}
     for b, n in enumerate(lengths):
-        poison[n:, b] = float("nan")
+        for poisoned in (x, *(context[name] for name in cell.each_step if name in context)):
+            poisoned[n:, b] = float("nan")
         reset[n:, b] = True
-    poison.requires_grad_()
-    y, last = layer(poison, state, lengths=lengths, reset=reset)
+    for value in (x, *context.values()):
+        value.requires_grad_(value.is_floating_point())
+    y, last = layer(x, state, lengths=lengths, reset=reset, **context)
     assert y.isfinite().all()
-    found = gradients(cell, poison, state, y, last)
+    found = gradients(cell, x, state, context, y, last)
     assert all(g.isfinite().all() for g in found)
     for b, n in enumerate(lengths):
+        row = slice(b, b + 1)
         assert torch.equal(y[n:, b], torch.zeros_like(y[n:, b]))
         assert torch.equal(found[0][n:, b], torch.zeros_like(x[n:, b]))
+        own = tuple(s[row] for s in state)
         if n:
-            alone, own = layer(x[:n, b : b + 1], tuple(s[b : b + 1] for s in state), reset=reset[:n, b : b + 1])
-            close(y[:n, b : b + 1], alone, f"row {b}")
-        else:
-            own = tuple(s[b : b + 1] for s in state)
-        all_close(tuple(s[b : b + 1] for s in last), own, f"state of row {b}")
+            alone, own = layer(x[:n, row], own, reset=reset[:n, row], **cut(cell, context, slice(n), row))
+            close(y[:n, row], alone, f"row {b}")
+        all_close(tuple(s[row] for s in last), own, f"state of row {b}")
 
 
 @directions
@@ -149,9 +158,11 @@ def test_no_gradient_crosses_a_reset_but_a_learned_state_gets_its_own(reverse):
 def test_batch_first_is_the_same_with_the_axes_exchanged(kind):
     cell, x, state = make(kind, (7, 3, 4, 5))
     lengths, reset = irregular(7, 3)
-    y, last, seen = elman.Recurrent(cell)(x, state, lengths=lengths, reset=reset, watch=tuple(cell.state_sizes))
+    context, names = context_of(cell, x), tuple(cell.state_sizes)
+    flipped = {k: v.transpose(0, 1) if k in cell.each_step else v for k, v in context.items()}
+    y, last, seen = elman.Recurrent(cell)(x, state, lengths=lengths, reset=reset, watch=names, **context)
     turned = elman.Recurrent(cell, batch_first=True)
-    y2, last2, seen2 = turned(x.transpose(0, 1), state, lengths=lengths, reset=reset.T, watch=tuple(cell.state_sizes))
+    y2, last2, seen2 = turned(x.transpose(0, 1), state, lengths=lengths, reset=reset.T, watch=names, **flipped)
     assert torch.equal(y2, y.transpose(0, 1))
     assert all(torch.equal(a, b) for a, b in zip(last, last2))
     assert all(torch.equal(seen2[name], seen[name].transpose(0, 1)) for name in seen)
@@ -162,10 +173,11 @@ def test_both_directions_side_by_side(kind):
     size = (7, 3, 4, 5)
     one, x, state = make(kind, size)
     other = CELLS[kind](4, 5).double()
+    context = context_of(one, x)
     lengths, reset = irregular(7, 3)
-    y, last = elman.Bidirectional(one, other)(x, (state, state), lengths=lengths, reset=reset)
-    ahead = oracle.run(one, x, state, lengths, reset, False, width(one))
-    back = oracle.run(other, x, state, lengths, reset, True, width(one))
+    y, last = elman.Bidirectional(one, other)(x, (state, state), lengths=lengths, reset=reset, **context)
+    ahead = oracle.run(one, x, state, lengths, reset, False, width(one), **context)
+    back = oracle.run(other, x, state, lengths, reset, True, width(one), **context)
     close(y, torch.cat([ahead[0], back[0]], -1))
     all_close(last, (ahead[1], back[1]))
 
@@ -216,10 +228,11 @@ def test_context_reaches_the_layers_of_a_stack_that_take_it():
 def test_scan_of_the_bare_step_is_the_layer(kind):
     cell, x, state = make(kind, (7, 3, 4, 5))
     lengths, _ = irregular(7, 3)
-    y, last = elman.scan(cell.step, x, state, lengths=lengths)
-    want, want_last = elman.Recurrent(cell)(x, state, lengths=lengths)
-    assert torch.equal(y, want)
-    assert all(torch.equal(a, b) for a, b in zip(last, want_last))
+    context = context_of(cell, x)
+    y, last = elman.scan(cell.step, x, state, lengths=lengths, **context)
+    want, want_last = elman.Recurrent(cell)(x, state, lengths=lengths, **context)
+    close(y, want)
+    all_close(last, want_last)
 
 
 def test_scan_resets_to_the_state_it_was_given():
@@ -318,7 +331,7 @@ def test_the_same_answer_twice_to_the_bit():
     def once():
         cell, x, state = make("lstm", (9, 4, 6, 33), torch.float32)
         y, last = elman.Recurrent(cell)(x, state)
-        return y, gradients(cell, x, state, y, last)
+        return y, gradients(cell, x, state, {}, y, last)
 
     one, two = once(), once()
     assert torch.equal(one[0], two[0])
@@ -333,7 +346,8 @@ def test_any_mixture_of_lengths_and_resets(data, T, B, reverse, kind):
     lengths = torch.tensor(data.draw(st.lists(st.integers(0, T), min_size=B, max_size=B)))
     reset = torch.tensor(data.draw(st.lists(st.lists(st.booleans(), min_size=B, max_size=B), min_size=T, max_size=T)))
     cell, x, state = make(kind, (T, B, 2, 3))
-    y, last = elman.Recurrent(cell, reverse=reverse)(x, state, lengths=lengths, reset=reset)
-    want, want_last = oracle.run(cell, x, state, lengths, reset, reverse, width(cell))
+    context = context_of(cell, x)
+    y, last = elman.Recurrent(cell, reverse=reverse)(x, state, lengths=lengths, reset=reset, **context)
+    want, want_last = oracle.run(cell, x, state, lengths, reset, reverse, width(cell), **context)
     close(y, want)
     all_close(last, want_last)

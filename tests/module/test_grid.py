@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tolerance import all_close, close
 from torch import nn
 
@@ -27,18 +29,24 @@ CELLS = {"lstm": elman.cell.LSTM2D, "plus": Plus}
 SIZES = [(1, 1, 1, 1, 1), (2, 3, 4, 1, 5), (3, 1, 5, 2, 65), (1, 4, 1, 3, 2)]  # B, R, C, I, H
 
 
-def by_places(cell, x, corner=0, edges=None, **context):
-    """y and edges by two plain loops."""
+def by_places(cell, x, corner=0, edges=None, sizes=None, **context):
+    """y and edges by two plain loops, image by image."""
     B, R, C, _ = x.shape
-    first = cell.initial(B)
-    left = {r: first[0] if edges is None else edges[0][:, r] for r in range(R)}
-    up = {c: first[1] if edges is None else edges[1][:, c] for c in range(C)}
-    ys = {}
-    for r in range(R)[:: -1 if corner >= 2 else 1]:
-        for c in range(C)[:: -1 if corner % 2 else 1]:
-            ys[r, c], (left[r], up[c]) = cell.step(x[:, r, c], left[r], up[c], **context)
-    y = torch.stack([torch.stack([ys[r, c] for c in range(C)], 1) for r in range(R)], 1)
-    return y, (torch.stack([left[r] for r in range(R)], 1), torch.stack([up[c] for c in range(C)], 1))
+    ys, lefts, ups = [], [], []
+    for b in range(B):
+        rows, columns = (R, C) if sizes is None else sizes[b]
+        first, own = cell.initial(1), {name: value[b : b + 1] for name, value in context.items()}
+        left = {r: first[0] if edges is None else edges[0][b : b + 1, r] for r in range(R)}
+        up = {c: first[1] if edges is None else edges[1][b : b + 1, c] for c in range(C)}
+        found = {}
+        for r in range(rows)[:: -1 if corner >= 2 else 1]:
+            for c in range(columns)[:: -1 if corner % 2 else 1]:
+                found[r, c], (left[r], up[c]) = cell.step(x[b : b + 1, r, c], left[r], up[c], **own)
+        zero = torch.zeros(1, cell.output_size, dtype=x.dtype)
+        ys.append(torch.stack([torch.cat([found.get((r, c), zero) for c in range(C)]) for r in range(R)]))
+        lefts.append(torch.cat([left[r] for r in range(R)]))
+        ups.append(torch.cat([up[c] for c in range(C)]))
+    return torch.stack(ys), (torch.stack(lefts), torch.stack(ups))
 
 
 @pytest.fixture(params=["plain", "reference", "fused"], autouse=True)
@@ -66,11 +74,11 @@ def gradients(outputs, leaves):
 @pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-@pytest.mark.parametrize("given", [False, True], ids=["zeros", "edges"])
-def test_values_and_gradients_from_one_corner(kind, size, dtype, given):
+@pytest.mark.parametrize("given_edges", [False, True], ids=["zeros", "edges"])
+def test_values_and_gradients_from_one_corner(kind, size, dtype, given_edges):
     cell, x, edges = made(kind, size, dtype)
-    y, ends = elman.Grid(cell)(x, edges if given else None)
-    want, want_ends = by_places(cell, x, edges=edges if given else None)
+    y, ends = elman.Grid(cell)(x, edges if given_edges else None)
+    want, want_ends = by_places(cell, x, edges=edges if given_edges else None)
     close(y, want)
     all_close(ends, want_ends)
     leaves = [x, *edges, *cell.parameters()]
@@ -78,12 +86,13 @@ def test_values_and_gradients_from_one_corner(kind, size, dtype, given):
 
 
 @pytest.mark.parametrize("merge", ["cat", "sum"])
-def test_four_corners(merge):
+@pytest.mark.parametrize("sizes", [None, [[3, 4], [2, 1]]], ids=["whole", "sizes"])
+def test_four_corners(merge, sizes):
     torch.manual_seed(0)
     cells = [elman.cell.LSTM2D(2, 3).double() for _ in range(4)]
     x = torch.randn(2, 3, 4, 2, dtype=torch.float64, requires_grad=True)
-    y, ends = elman.Grid(*cells, merge=merge)(x)
-    want = [by_places(cell, x, corner) for corner, cell in enumerate(cells)]
+    y, ends = elman.Grid(*cells, merge=merge)(x, sizes=sizes)
+    want = [by_places(cell, x, corner, sizes=sizes) for corner, cell in enumerate(cells)]
     ys = [w for w, _ in want]
     close(y, torch.cat(ys, -1) if merge == "cat" else sum(ys))
     for end, (_, want_end) in zip(ends, want):
@@ -114,6 +123,30 @@ def test_context_and_batch_independence():
     close(elman.Grid(cell)(x[1:2], bias=bias[1:2])[0], y[1:2])
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    data=st.data(), R=st.integers(1, 4), C=st.integers(1, 5), corner=st.integers(0, 3), kind=st.sampled_from([*CELLS])
+)
+def test_images_of_any_sizes(data, R, C, corner, kind):
+    """Values, gradients and edges; what lies beyond an image reaches nothing, not even as NaN."""
+    sizes = [[data.draw(st.integers(0, R)), data.draw(st.integers(0, C))] for _ in range(3)]
+    torch.manual_seed(0)
+    cells = [CELLS[kind](2, 3).double() for _ in range(4)]
+    x = torch.randn(3, R, C, 2, dtype=torch.float64)
+    widths = list(cells[0].state_sizes.values())
+    edges = [torch.randn(3, n, width, dtype=torch.float64, requires_grad=True) for n, width in zip((R, C), widths)]
+    for b, (rows, columns) in enumerate(sizes):
+        x[b, rows:] = x[b, :, columns:] = float("nan")
+    x.requires_grad_()
+    y, ends = elman.Grid(*cells)(x, [tuple(edges)] * 4, sizes=torch.tensor(sizes))
+    want, want_ends = by_places(cells[corner], x, corner, edges, sizes)
+    own = y.split(want.shape[-1], -1)[corner]
+    close(own, want)
+    all_close(ends[corner], want_ends)
+    leaves = [x, *edges, *cells[corner].parameters()]
+    all_close(gradients((own, *ends[corner]), leaves), gradients((want, *want_ends), leaves))
+
+
 def test_second_derivatives():
     cell, x, edges = made("lstm", (1, 2, 3, 2, 2))
     assert torch.autograd.gradgradcheck(lambda x, *e: elman.Grid(cell)(x, e)[0], (x, *edges))
@@ -135,6 +168,16 @@ WRONG = {
     "x": (lambda: elman.Grid(Plus(2, 3))(torch.zeros(2, 3, 2)), elman.InputError, r"\(B, R, C, I\)"),
     "width": (lambda: elman.Grid(Plus(2, 3))(torch.zeros(1, 2, 3, 4)), elman.InputError, "takes inputs of width 2"),
     "name": (lambda: elman.Grid(Plus(2, 3))(torch.zeros(1, 2, 3, 2), gain=1), elman.InputError, "unknown argument"),
+    "sizes": (
+        lambda: elman.Grid(Plus(2, 3))(torch.zeros(1, 2, 3, 2), sizes=[2, 3]),
+        elman.InputError,
+        r"sizes must be whole numbers \(B=1, 2\).*got a tensor \(2,\)",
+    ),
+    "columns": (
+        lambda: elman.Grid(Plus(2, 3))(torch.zeros(1, 2, 3, 2), sizes=[[2, 4]]),
+        elman.InputError,
+        r"columns must lie in 0..3; got 4..4",
+    ),
     "edges": (
         lambda: elman.Grid(Plus(2, 3))(torch.zeros(1, 2, 3, 2), (torch.zeros(1, 2, 3), torch.zeros(1, 3, 3))),
         elman.InputError,
