@@ -1,4 +1,4 @@
-"""elman train | sample | score: the command line."""
+"""elman train | score | predict | sample: the command line."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from rich.progress import Progress
 
 from elman import __version__
 from elman.checkpoint import RunFolder
-from elman.console import Report, in_units
+from elman.console import Report
 from elman.errors import DataError, ElmanError, OptionError, RunError
 from elman.task import TASKS
-from elman.task.base import SampleOptions, from_json
+from elman.task.base import SampleOptions, Scores, from_json
 from elman.train import check_same_data, train
 
 USAGE = """elman: write the step; elman unfolds it through time.
 
-  elman train TASK [FILE ...]   train a network; TASK is one of: {tasks}
-  elman sample RUN              let a trained network write
-  elman score RUN [FILE]        measure it, on its validation part or on a file
+  elman train TASK [FILE ...]   train a network; TASK is one of:
+{tasks}
+  elman score RUN [FILE ...]    measure it, on the data held back or on files
+  elman predict RUN [FILE ...]  what it makes of new input
+  elman sample RUN              let a trained network write (text)
 
 Try: elman train text           (learns Python from the standard library's source)
-Each command explains itself: elman train text --help, elman sample --help, elman score --help
+     elman train classify       (no data named: each task makes or finds its own)
+Each command explains itself: elman train text --help, elman predict --help
 """
 
 SAMPLE_HELP = """Let a trained network write.
@@ -40,13 +43,20 @@ Examples:
   elman sample runs/text --temperature 0.5 --length 2000 --seed 7
 """
 
-SCORE_HELP = """Measure a trained network, in nats and bits per symbol, by two protocols:
-stateful         the text read once from its first symbol to its last, the state carried
-windows of 256   each window of 256 symbols read from an empty context
+SCORE_HELP = """Measure a trained network, by the figures of its task.
 
 Examples:
-  elman score runs/text
+  elman score runs/text                     the data that the run held back
   elman score runs/text other.txt --json
+  elman score runs/classify TESTFOLDER
+"""
+
+PREDICT_HELP = """What a trained network makes of new input: a line of text for each, or of JSON.
+
+Examples:
+  elman predict runs/classify three.png seven.png
+  elman predict runs/tag sentences.txt --json
+  echo "a man rides a horse" | elman predict runs/translate
 """
 
 BOUNDS = ("steps", "epochs", "seconds")
@@ -62,15 +72,15 @@ class SampleArguments(SampleOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreArguments:
-    """Which run is measured, on what."""
+class FileArguments:
+    """Which run, on what."""
 
     run: Annotated[str, tyro.conf.Positional]
     """The run folder, as runs/text."""
-    file: Annotated[str | None, tyro.conf.Positional] = None
-    """A file to score. Default: the validation part that the run held back."""
+    files: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Files or folders, of the kind that the run was trained on. None: what the run held back, or standard input."""
     json: bool = False
-    """Print one line of JSON."""
+    """Print JSON."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,10 +112,12 @@ def run() -> None:
 
 def command(words: list[str]) -> int:
     """Hand over to the named command. Errors: ElmanError."""
-    verbs: dict[str, Callable[[list[str]], int]] = {"train": run_train, "sample": run_sample, "score": run_score}
+    verbs: dict[str, Callable[[list[str]], int]] = {
+        "train": run_train, "score": run_score, "predict": run_predict, "sample": run_sample
+    }  # fmt: skip
     first = words[0] if words else "--help"
     if first in ("-h", "--help"):
-        print(USAGE.format(tasks=", ".join(TASKS)), end="")
+        print(usage(), end="")
         return 0
     if first == "--version":
         print(f"elman {__version__}")
@@ -115,12 +127,17 @@ def command(words: list[str]) -> int:
     return verbs[first](words[1:])
 
 
+def usage() -> str:
+    tasks = (f"      {name:11} {(task.__doc__ or '').splitlines()[0]}" for name, task in TASKS.items())
+    return USAGE.format(tasks="\n".join(tasks))
+
+
 # train
 
 
 def run_train(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
-        print(USAGE.format(tasks=", ".join(TASKS)), end="")
+        print(usage(), end="")
         return 0
     if words[0] not in TASKS:
         raise OptionError(f"unknown task {words[0]!r}: it is one of {', '.join(TASKS)}, as in: elman train text FILE")
@@ -131,7 +148,7 @@ def run_train(words: list[str]) -> int:
     if asked.resume:
         return resume(task, words, asked.run, recipe.options if name else None)
     if asked.steps is None and asked.epochs is None and asked.seconds is None:
-        asked = replace(asked, steps=recipe.steps)
+        asked = replace(asked, steps=recipe.steps, epochs=recipe.epochs, seconds=recipe.seconds)
     made = task(asked)
     return carry_through(made, RunFolder.create(asked.run, task.name), resumed=False)
 
@@ -153,7 +170,7 @@ def take_recipe(task: Any, words: list[str]) -> tuple[str | None, list[str]]:
 
 def help_of(task: Any) -> str:
     recipes = "\n".join(
-        f"  --recipe {name:14} {recipe.about}; {recipe.steps:,} steps" for name, recipe in task.recipes.items()
+        f"  --recipe {name:14} {recipe.about}; {recipe.length}" for name, recipe in task.recipes.items()
     )
     return (
         f"{task.__doc__}\n\nRecipes (presets; flags given beside one override it):\n{recipes}\n\nExamples:\n"
@@ -187,12 +204,43 @@ def carry_through(task: Any, folder: RunFolder, resumed: bool) -> int:
         report.say(f"stopped and saved; go on with: elman train {task.name} --run {folder.path} --resume")
         return 130
     if task.has_validation:
-        show_scores(report.console, task, None)
-    report.say(f"next: elman sample {folder.path}")
+        report.scores(measured(report.console, task, ()))
+    verb = "sample" if task.writes else "predict"
+    report.say(f"next: elman {verb} {folder.path}{'' if task.writes else ' FILE'}")
     return 0
 
 
-# sample and score
+# score, predict and sample
+
+
+def run_score(words: list[str]) -> int:
+    asked = parse(FileArguments, words, "elman score", None, SCORE_HELP)
+    folder = RunFolder.open(asked.run)
+    task, config = trained(folder)
+    if not asked.files:
+        check_same_data(task, config.get("data"), folder)
+    report = Report()
+    scores = measured(report.console, task, asked.files, quiet=asked.json)
+    if asked.json:
+        print(json.dumps({name: score.value for name, score in scores.items()}))
+    else:
+        report.scores(scores)
+    return 0
+
+
+def measured(console: Console, task: Any, files: tuple[str, ...], quiet: bool = False) -> Scores:
+    """The scores, with a bar while they are being measured."""
+    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        row = bar.add_task("scoring", total=None)
+        return task.score(files, tick=lambda n: bar.advance(row, n))
+
+
+def run_predict(words: list[str]) -> int:
+    asked = parse(FileArguments, words, "elman predict", None, PREDICT_HELP)
+    task, _ = trained(RunFolder.open(asked.run))
+    for found in task.predict(asked.files):
+        print(json.dumps(found, ensure_ascii=False) if asked.json else found["text"], flush=True)
+    return 0
 
 
 def run_sample(words: list[str]) -> int:
@@ -203,29 +251,6 @@ def run_sample(words: list[str]) -> int:
         sys.stdout.flush()
     sys.stdout.write("\n")
     return 0
-
-
-def run_score(words: list[str]) -> int:
-    asked = parse(ScoreArguments, words, "elman score", None, SCORE_HELP)
-    folder = RunFolder.open(asked.run)
-    task, config = trained(folder)
-    if asked.file is None:
-        check_same_data(task, config.get("data"), folder)
-    if asked.json:
-        print(json.dumps(task.score(asked.file)))
-    else:
-        show_scores(Report().console, task, asked.file)
-    return 0
-
-
-def show_scores(console: Console, task: Any, file: str | None) -> None:
-    """Both scores, a line each, with a bar while they are being measured."""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        row = bar.add_task("scoring", total=None)
-        scores = task.score(file, tick=lambda n: bar.advance(row, n))
-    for name, nats in scores.items():
-        shown = "not measured: the text is shorter than one window" if nats is None else in_units(nats, task.unit)
-        console.print(f"{name:>16}  {shown}", markup=False)
 
 
 # run folders and flags

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -13,13 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from elman.checkpoint import RunFolder
-from elman.task.base import Task
-
-
-def in_units(nats: float, unit: str) -> str:
-    """A loss for people: nats and bits per symbol, and for words their perplexity."""
-    text = f"{nats:.4f} nats/{unit} ({nats / math.log(2):.4f} bits)"
-    return text + f", perplexity {math.exp(min(nats, 700.0)):.1f}" if unit == "word" else text
+from elman.task.base import Scores, Task
 
 
 def clock(seconds: float) -> str:
@@ -31,7 +25,7 @@ class Report:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True, emoji=False)
-        self.unit = "symbol"
+        self.in_units: Callable[[float], str] = str
         self.end = ""
         self.progress: Progress | None = None
         self.mark = (0, time.perf_counter())
@@ -41,7 +35,7 @@ class Report:
 
     def begin(self, task: Task, folder: RunFolder, step: int, steps: float, seconds: float | None) -> None:
         """Data, model, parameters, backend, where it is kept and how long it goes."""
-        self.unit = task.unit
+        self.in_units = task.in_units
         self.end = f"/{steps:,}" if steps < math.inf else ""
         bounds = [f"{steps:,} steps"] if steps < math.inf else []
         bounds += [f"{seconds:g} s"] if seconds else []
@@ -79,15 +73,20 @@ class Report:
         self.mark = (step, time.perf_counter())
         speed = (step - before) / max(self.mark[1] - then, 1e-9)
         self.console.print(
-            f"{clock(seconds):>6}  step {step:,}{self.end}  train {in_units(measured['smoothed'], self.unit)}  "
+            f"{clock(seconds):>6}  step {step:,}{self.end}  train {self.in_units(measured['smoothed'])}  "
             f"|grad| {measured['norm']:.3g}  rate {measured['rate']:.2g}  {speed:.1f} steps/s"
         )
 
-    def validation(self, step: int, seconds: float, loss: float) -> None:
-        self.console.print(
-            f"{clock(seconds):>6}  step {step:,}{self.end}  [bold]validation {in_units(loss, self.unit)}[/]"
-        )
+    def validation(self, step: int, seconds: float, scores: Scores) -> None:
+        """A line of figures on the data held back, the best so far or not."""
+        shown = ", ".join(f"{name} {score.text}" for name, score in scores.items())
+        self.console.print(f"{clock(seconds):>6}  step {step:,}{self.end}  [bold]validation {escape(shown)}[/]")
         self.mark = (step, time.perf_counter())
+
+    def scores(self, scores: Scores) -> None:
+        """Figures, a line each."""
+        for name, score in scores.items():
+            self.console.print(f"{name:>16}  {score.text}", markup=False)
 
     def sample(self, step: int, text: str) -> None:
         self.console.rule(f"sample at step {step:,}", align="left", style="dim")

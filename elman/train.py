@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import FrameType
@@ -21,7 +21,8 @@ from elman.console import Report
 from elman.errors import DivergenceError, OptionError, RunError
 from elman.task.base import Task, TrainOptions, from_json
 
-MEMORY = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "adagrad": ("step", "sum")}  # what an optimiser keeps a parameter
+ADAM = ("step", "exp_avg", "exp_avg_sq")
+MEMORY = {"adamw": ADAM, "adam": ADAM, "adagrad": ("step", "sum")}  # what an optimiser keeps a parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class Place:
     step: int
     seconds: float
     smoothed: float
+    best: float | None  # the first score of the weights that are kept
     log: int
     samples: int
 
@@ -45,13 +47,15 @@ class Training:
         self.step = 0
         self.seconds = 0.0
         self.smoothed = task.guess
+        self.best: float | None = None
         self.state: Any = task.initial()
+        self.average = [p.detach().clone() for p in self.parameters] if self.options.average else []
 
     @property
     def steps(self) -> float:
         """How many steps this training may take, or infinity."""
         o = self.options
-        bounds = [o.steps, None if o.epochs is None else max(1, round(o.epochs * self.task.windows))]
+        bounds = [o.steps, None if o.epochs is None else max(1, math.ceil(o.epochs * self.task.batches))]
         return min((bound for bound in bounds if bound is not None), default=math.inf)
 
     @property
@@ -73,18 +77,21 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self.task.loss(self.step, self.state)
-        self.refuse_infinite(loss.nats, "loss")
+        self.refuse_infinite(loss.value, "loss")
         self.optimizer.zero_grad(set_to_none=True)
         loss.objective.backward()
         norm = nn.utils.clip_grad_norm_(self.task.model.parameters(), o.clip_norm or math.inf).item()
         if o.clip_value is not None:
             nn.utils.clip_grad_value_(self.task.model.parameters(), o.clip_value)
         self.optimizer.step()
+        if self.average:
+            fading = min(o.average, (1 + self.step) / (10 + self.step))  # the first weights are soon forgotten
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - fading)
         self.state = loss.state
-        self.smoothed = o.smoothing * self.smoothed + (1 - o.smoothing) * loss.nats
+        self.smoothed = o.smoothing * self.smoothed + (1 - o.smoothing) * loss.value
         self.step += 1
         self.seconds += time.perf_counter() - began
-        return {"train": loss.nats, "smoothed": self.smoothed, "norm": norm, "rate": rate}
+        return {"train": loss.value, "smoothed": self.smoothed, "norm": norm, "rate": rate}
 
     def refuse_infinite(self, value: float, what: str) -> None:
         """Errors: DivergenceError where a loss is no finite number."""
@@ -103,19 +110,33 @@ class Training:
             for key in MEMORY[self.options.optimizer]:
                 like = torch.zeros(()) if key == "step" else parameter.detach()
                 found[f"optimizer.{i}.{key}"] = memory.get(key, like)
-        return found
+        return found | {f"average.{i}": value for i, value in enumerate(self.average)}
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         """The parameters in the optimiser's own order."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def save(self) -> None:
-        """A checkpoint from which training goes on as if it had not stopped."""
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with its averaged weights, while the block runs."""
+        own = [p.detach().clone() for p in self.parameters] if self.average else []
+        put(self.average, self.parameters)
+        try:
+            yield
+        finally:
+            put(own, self.parameters)
+
+    def save(self, weights: bool = True) -> None:
+        """A checkpoint from which training goes on as if it had not stopped, and the weights to be used, if wanted."""
         log, samples = self.folder.size("log.jsonl"), self.folder.size("samples.txt")
-        place = Place(step=self.step, seconds=self.seconds, smoothed=self.smoothed, log=log, samples=samples)
+        place = Place(
+            step=self.step, seconds=self.seconds, smoothed=self.smoothed, best=self.best, log=log, samples=samples
+        )
         self.folder.write_tensors("training.safetensors", self.tensors(), {"training": json.dumps(asdict(place))})
-        self.folder.write_tensors("model.safetensors", self.task.model.state_dict())
+        if weights:
+            with self.averaged():
+                self.folder.write_tensors("model.safetensors", self.task.model.state_dict())
 
     def load(self) -> None:
         """Go back to the last checkpoint. Errors: RunError where it is damaged or of another model."""
@@ -125,7 +146,7 @@ class Training:
             place = from_json(Place, json.loads(about.get("training", "null")))
             if min(place.step, place.seconds, place.log, place.samples) < 0:
                 raise OptionError("a negative position")
-            self.step, self.seconds, self.smoothed = place.step, place.seconds, place.smoothed
+            self.step, self.seconds, self.smoothed, self.best = place.step, place.seconds, place.smoothed, place.best
             match(self.tensors(), tensors, where)
             torch.set_rng_state(tensors["random"])
         except (ValueError, RecursionError, RuntimeError) as error:
@@ -137,13 +158,16 @@ class Training:
         for i, parameter in enumerate(self.parameters if self.step else []):
             memory = {key: tensors[f"optimizer.{i}.{key}"] for key in MEMORY[self.options.optimizer]}
             self.optimizer.state[parameter] = memory
+        put([tensors[f"average.{i}"] for i in range(len(self.average))], self.average)
         self.folder.cut("log.jsonl", place.log)
         self.folder.cut("samples.txt", place.samples)
 
     def show_sample(self) -> None:
-        text = self.task.sample(self.step)
-        self.folder.append("samples.txt", f"--- step {self.step}\n{text}\n")
-        self.report.sample(self.step, text)
+        with self.averaged():
+            text = self.task.sample(self.step)
+        if text:
+            self.folder.append("samples.txt", f"--- step {self.step}\n{text}\n")
+            self.report.sample(self.step, text)
 
     def log(self, **record: Any) -> None:
         """One line of log.jsonl."""
@@ -152,15 +176,32 @@ class Training:
         )
 
     def validate(self) -> None:
-        """Measure on the validation part, and save."""
+        """Measure on the validation part, and save: the weights too if they are the best so far, or none is."""
         began = time.perf_counter()
-        loss = self.task.validate()
+        with self.averaged():
+            scores = self.task.validate()
         self.seconds += time.perf_counter() - began
-        if loss is not None:
-            self.refuse_infinite(loss, "validation loss")
-            self.log(validation=loss)
-            self.report.validation(self.step, self.seconds, loss)
-        self.save()
+        for name, score in scores.items():
+            if score.value is not None:
+                self.refuse_infinite(score.value, f"validation ({name})")
+        better = True
+        if scores:
+            first = next(iter(scores.values())).value
+            better = self.is_better(first)
+            self.best = first if better else self.best
+            self.log(validation={name: score.value for name, score in scores.items()})
+            self.report.validation(self.step, self.seconds, scores)
+        self.save(weights=better or self.options.keep == "last")
+
+    def is_better(self, value: float | None) -> bool:
+        """Whether a first score is better than that of the weights that are kept."""
+        if value is None or self.best is None:
+            return True
+        return value > self.best if self.task.higher else value < self.best
+
+    def due(self, every: int | None, fallback: int) -> bool:
+        """Whether something that happens every so many steps happens now."""
+        return self.step % (every or fallback) == 0
 
 
 def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -> bool:
@@ -181,22 +222,26 @@ def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -
             folder.write_json("config.json", describe(task))  # last: where it is, there is a run
     o = run.options
     report.begin(task, folder, run.step, run.steps, o.seconds)
+    epoch = task.batches
     with interruptible() as stop, report.bar():
+        if run.step == 0:
+            run.show_sample()
         while run.progress < 1 and not stop:
-            if run.step % o.sample_every == 0:
-                run.show_sample()
             measured = run.advance()
             report.tick(run.progress)
-            if run.step % o.report_every == 0:
+            if run.due(o.report_every, epoch):
                 run.log(**measured)
                 report.line(run.step, run.seconds, measured)
-            if run.step % o.validate_every == 0 and run.progress < 1:
+            if run.progress < 1 and run.due(o.sample_every, o.validate_every or epoch):
+                run.show_sample()
+            if run.progress < 1 and run.due(o.validate_every, epoch):
                 run.validate()
         if run.progress < 1:
-            run.save()
+            run.save(weights=run.best is None or o.keep == "last")
         else:
             run.show_sample()
             run.validate()
+            folder.load_into(task.model, "model.safetensors")
     return run.progress >= 1
 
 
@@ -217,6 +262,13 @@ def refuse_finished(run: Training) -> None:
         )
 
 
+@torch.no_grad()
+def put(values: Sequence[Tensor], places: Sequence[Tensor]) -> None:
+    """Copy tensors into others."""
+    for value, place in zip(values, places):
+        place.copy_(value)
+
+
 def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     """The optimiser that the options name. Weight decay spares vectors: biases and initial states."""
     if options.optimizer == "adagrad":
@@ -228,7 +280,8 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optim
         {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": options.decay},
         {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.99))
+    betas = (0.9, 0.99) if options.optimizer == "adamw" else (0.9, 0.999)
+    return torch.optim.AdamW(groups, lr=options.rate, betas=betas)
 
 
 @contextmanager
@@ -249,7 +302,7 @@ def interruptible() -> Iterator[list[int]]:
 
 
 def check_same_data(task: Task, saved: Any, folder: RunFolder) -> None:
-    """Errors: RunError when the text is not the one that the run began with."""
+    """Errors: RunError when the data is not what the run began with."""
     if task.data != saved:
         raise RunError(
             f"the data of {folder.path} has changed since it was trained: now {task.data}, then {saved!r:.120}; bring "

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from elman import DivergenceError, OptionError, RunError
 from elman.checkpoint import RunFolder
-from elman.console import Report, in_units
+from elman.console import Report
+from elman.task.base import Score
 from elman.task.text import Options, Text
 from elman.train import Training, train
 
@@ -136,10 +137,10 @@ def test_a_run_folder_holds_what_it_should(options):
 
 def test_training_lowers_the_loss(options):
     task = Text(replace(options, steps=150, rate=0.02, dropout=0.0))
-    before = task.validate()
+    before = task.validate()["stateful"].value
     _, folder, task = start(task.options, "one", task=task)
-    assert task.validate() < 0.6 * before
-    assert whole(folder)[0][-1]["validation"] == task.validate()
+    assert task.validate()["stateful"].value < 0.6 * before
+    assert whole(folder)[0][-1]["validation"] == {"stateful": task.validate()["stateful"].value}
 
 
 def test_a_run_without_a_validation_part(options):
@@ -152,7 +153,7 @@ def test_schedule_and_bounds(options):
     run = Training(
         Text(replace(options, steps=None, epochs=2.0, warmup=10, rate=1.0)), RunFolder.create("x", "text"), quiet()
     )
-    assert run.steps == 2 * run.task.windows
+    assert run.steps == 2 * run.task.batches
     assert run.rate() == pytest.approx(0.1)
     run.step = run.steps // 2
     assert run.rate() == pytest.approx(0.5, abs=0.02)
@@ -184,7 +185,7 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoint(options):
     class Bursting(Text):
         def loss(self, k, state):
             found = super().loss(k, state)
-            return found._replace(nats=math.nan) if k == 7 else found
+            return found._replace(value=math.nan) if k == 7 else found
 
     with pytest.raises(DivergenceError, match=r"the loss became nan at step 7: lower --rate \(now 0.006\)"):
         start(options, "one", task=Bursting(options))
@@ -228,9 +229,9 @@ def test_a_run_killed_before_its_first_measurement_can_go_on(options):
 def test_a_validation_or_a_sample_that_is_no_number_stops_before_saving(options):
     class Bursting(Text):
         def validate(self):
-            return math.inf
+            return {"stateful": Score(math.inf, "much")}
 
-    with pytest.raises(DivergenceError, match="the validation loss became inf at step 5"):
+    with pytest.raises(DivergenceError, match=r"the validation \(stateful\) became inf at step 5"):
         start(options, "one", task=Bursting(options))
     task = Text(options)
     task.model.output.bias.data.fill_(math.nan)
@@ -262,9 +263,11 @@ kernel a sequence|step 5/20|nats/char (|bits)|grad|steps/s|sample at step 0""".r
     assert f"{sum(p.numel() for p in task.model.parameters()):,}" in said
 
 
-def test_losses_for_people():
-    assert in_units(math.log(2), "char") == "0.6931 nats/char (1.0000 bits)"
-    assert in_units(math.log(50), "word").endswith("perplexity 50.0")
+def test_losses_for_people(options):
+    task = Text(options)
+    assert task.in_units(math.log(2)) == "0.6931 nats/char (1.0000 bits)"
+    words = Text(replace(options, level="word", batch=1))
+    assert words.in_units(math.log(50)).endswith("perplexity 50.0")
 
 
 def test_resume_refuses_a_state_of_another_shape(options):

@@ -1,11 +1,12 @@
-"""What a task is to the training loop and to the command line: options, and a small protocol."""
+"""What a task is to the training loop and to the command line: options, and a small interface."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
@@ -31,8 +32,8 @@ class TrainOptions:
     seed: int = 0
     """Fixes the initial weights, dropout and samples."""
 
-    optimizer: Literal["adamw", "adagrad"] = "adamw"
-    """The optimiser, from torch.optim."""
+    optimizer: Literal["adamw", "adam", "adagrad"] = "adamw"
+    """The optimiser, from torch.optim. adamw: with the second moment over 100 steps; adam: as torch has it."""
     rate: float = 6e-3
     """Learning rate, at its highest."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -45,13 +46,17 @@ class TrainOptions:
     """Gradients are scaled down to this norm over all parameters; None: not."""
     clip_value: float | None = None
     """Each gradient entry is cut to plus or minus this value; None: not."""
+    average: float = 0.0
+    """Use an average of the weights over training, in which those of each step fade by this factor; 0: the last."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights the run ends with: those that validated best, or the last."""
 
     report_every: int = 50
     """Steps between printed lines."""
-    validate_every: int = 250
-    """Steps between measurements on the validation part, each followed by a checkpoint."""
-    sample_every: int = 100
-    """Steps between samples."""
+    validate_every: int | None = 250
+    """Steps between measurements on the validation part, each followed by a checkpoint; None: once an epoch."""
+    sample_every: int | None = 100
+    """Steps between samples; None: after each measurement."""
     smoothing: float = 0.98
     """The training loss shown is smoothed: this much of the old, the rest of the new, from that of a uniform guess."""
 
@@ -59,7 +64,7 @@ class TrainOptions:
 # Smallest values; the rest of the checks stand with the types.
 AT_LEAST: Mapping[str, float] = {
     "steps": 1, "epochs": 1e-9, "seconds": 1e-9, "seed": 0, "rate": 0, "warmup": 0, "decay": 0, "clip_norm": 1e-9,
-    "clip_value": 1e-9,
+    "clip_value": 1e-9, "average": 0,
     "report_every": 1, "validate_every": 1, "sample_every": 1, "smoothing": 0,
 }  # fmt: skip
 
@@ -106,19 +111,37 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 class Recipe(NamedTuple):
-    """A named preset: options, and how many steps it takes unless told otherwise."""
+    """A named preset: options, and how far it goes unless told otherwise."""
 
     options: TrainOptions
-    steps: int
     about: str
+    steps: int | None = None
+    epochs: float | None = None
+    seconds: float | None = None
+
+    @property
+    def length(self) -> str:
+        """How far it goes, for people."""
+        bounds = {"steps": self.steps, "epochs": self.epochs, "s": self.seconds}
+        return " or ".join(f"{bound:,g} {unit}" for unit, bound in bounds.items() if bound)
 
 
 class Loss(NamedTuple):
-    """What one training window gives."""
+    """What one training batch gives."""
 
     objective: Tensor  # to be differentiated
-    nats: float  # per symbol, to be shown
-    state: Any  # carried to the next window, detached
+    value: float  # to be shown, in the task's own unit
+    state: Any = ()  # carried to the next batch, detached
+
+
+class Score(NamedTuple):
+    """One figure of a measurement."""
+
+    value: float | None  # None where it could not be measured
+    text: str  # as people read it
+
+
+Scores = dict[str, Score]  # by name; the first is what the best weights are chosen by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,31 +160,89 @@ class SampleOptions:
     """The same seed gives the same text."""
 
 
-class Task(Protocol):
-    """Data, model, loss and score of one kind of work: all that the training loop and the command line see of it."""
+class Task(ABC):
+    """Data, model, loss and score of one kind of work: all that the training loop and the command line see of it.
+
+    A new task is made from options alone; one from a run folder from its options and the JSON files it had written,
+    and reads its training data only when it is asked to train on.
+    """
 
     name: ClassVar[str]
-    file_names: ClassVar[tuple[str, ...]]
+    options_type: ClassVar[type[TrainOptions]]
+    recipes: ClassVar[dict[str, Recipe]]
+    examples: ClassVar[tuple[str, ...]]
+    """Lines of help: commands."""
+    file_names: ClassVar[tuple[str, ...]] = ()
     """The names of `files`."""
+    higher: ClassVar[bool] = False
+    """The first score is better when it is higher."""
+    writes: ClassVar[bool] = False
+    """The model writes by itself, as elman sample lets it, in place of answering to input."""
+
     options: Any
     model: nn.Module
-    files: dict[str, Any]
-    """JSON files of the run folder, beside config.json, that the model needs to be used."""
-    data: dict[str, Any]
-    """What identifies the data, kept in config.json, so that another text is noticed on resume."""
-    unit: str
-    """What a loss is counted by: char, word."""
-    windows: int
-    """Training windows in an epoch."""
-    has_validation: bool
-    """Whether a part of the data is held back."""
-    guess: float
-    """The loss of a uniform guess, in nats per symbol."""
 
-    def about(self) -> dict[str, str]: ...
-    def initial(self) -> Any: ...
-    def loss(self, k: int, state: Any) -> Loss: ...
-    def validate(self) -> float | None: ...
-    def score(self, path: str | None = None, tick: Callable[[int], None] = ...) -> dict[str, float | None]: ...
-    def sample(self, k: int) -> str: ...
-    def write(self, options: SampleOptions) -> Iterator[str]: ...
+    @abstractmethod
+    def __init__(self, options: Any, files: dict[str, Any] | None = None) -> None:
+        """Errors: DataError, OptionError."""
+
+    @property
+    @abstractmethod
+    def files(self) -> dict[str, Any]:
+        """JSON files of the run folder, beside config.json, that the model needs to be used."""
+
+    @property
+    @abstractmethod
+    def data(self) -> dict[str, Any]:
+        """What identifies the data, kept in config.json, so that other data is noticed on resume."""
+
+    @property
+    @abstractmethod
+    def batches(self) -> int:
+        """Training batches in an epoch."""
+
+    @property
+    @abstractmethod
+    def has_validation(self) -> bool:
+        """Whether some of the data is held back."""
+
+    @property
+    @abstractmethod
+    def guess(self) -> float:
+        """The loss of a guess that knows nothing, in the task's unit."""
+
+    @abstractmethod
+    def about(self) -> dict[str, str]:
+        """What is trained on what, for people: rows of name and text; "backend" among them."""
+
+    def initial(self) -> Any:
+        """The state before the first batch; nothing where no state is carried from batch to batch."""
+        return ()
+
+    @abstractmethod
+    def loss(self, k: int, state: Any) -> Loss:
+        """The k-th batch of the training, counted over all epochs."""
+
+    @abstractmethod
+    def in_units(self, value: float) -> str:
+        """A loss, with its unit, as people read it."""
+
+    @abstractmethod
+    def validate(self) -> Scores:
+        """Measured on the data held back; empty without such."""
+
+    @abstractmethod
+    def score(self, paths: Sequence[str] = (), tick: Callable[[int], None] = lambda n: None) -> Scores:
+        """Measured on files, or on the data held back; `tick` is told what is done. Errors: DataError."""
+
+    def sample(self, k: int) -> str:
+        """What the model does after k steps, to look at; empty where there is nothing to see."""
+        return ""
+
+    def write(self, options: SampleOptions) -> Iterator[str]:
+        """Pieces of what the model writes. Errors: OptionError, also where the task does not write."""
+        raise OptionError(f"{self.name} does not write: elman predict RUN FILE says what it makes of new input")
+
+    def predict(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """What the model makes of new input: a dictionary for JSON each, of which "text" is for people to read."""
+        raise OptionError(f"{self.name} does not predict: elman sample RUN lets it write")

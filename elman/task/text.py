@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -19,7 +19,7 @@ from elman.data.stdlib import standard_library
 from elman.data.text import Streams, Vocabulary, build_vocabulary, read_files, vocabulary_from_json
 from elman.errors import DataError, OptionError
 from elman.module import ways
-from elman.task.base import AT_LEAST, Loss, Recipe, SampleOptions, TrainOptions, check_ranges
+from elman.task.base import AT_LEAST, Loss, Recipe, SampleOptions, Score, Scores, Task, TrainOptions, check_ranges
 from elman.task.language import CELLS, LanguageModel, cross_entropy, stateful_loss, window_loss, write
 
 
@@ -78,9 +78,9 @@ def check(options: Options) -> None:
 
 
 RECIPES: dict[str, Recipe] = {
-    "default": Recipe(Options(), 1000, "a small LSTM, minutes on two cores"),
+    "default": Recipe(Options(), "a small LSTM, minutes on two cores", steps=1000),
     "good": Recipe(
-        Options(hidden=512, dropout=0.3, rate=5e-3), 8000, "a wider LSTM with dropout, a quarter of an hour"
+        Options(hidden=512, dropout=0.3, rate=5e-3), "a wider LSTM with dropout, a quarter of an hour", steps=8000
     ),
     "min-char-rnn": Recipe(
         Options(
@@ -88,19 +88,21 @@ RECIPES: dict[str, Recipe] = {
             optimizer="adagrad", rate=0.1, schedule="constant", warmup=0, decay=0.0, clip_norm=None, clip_value=5.0,
             report_every=100, validate_every=1000, sample_every=100, sample_temperature=1.0, smoothing=0.999,
         ),
-        20_000,
         "vanilla RNN, 100 units, 25 steps, batch 1, Adagrad: Karpathy's 112 lines of 2015",
+        steps=20_000,
     ),
 }  # fmt: skip
 
 STREAMS = 32  # while training, the validation part is read in so many streams side by side
 
 
-class Text:
+class Text(Task):
     """The task itself: a text, a language model, cross entropy."""
 
     name: ClassVar[str] = "text"
     file_names: ClassVar[tuple[str, ...]] = ("vocabulary.json",)
+    writes: ClassVar[bool] = True
+    model: LanguageModel
     options_type: ClassVar[type[Options]] = Options
     recipes: ClassVar[dict[str, Recipe]] = RECIPES
     examples: ClassVar[tuple[str, ...]] = (
@@ -121,7 +123,6 @@ class Text:
         else:
             self.vocabulary = vocabulary_from_json(files["vocabulary.json"])
         self.unit = self.vocabulary.unit
-        self.guess = math.log(len(self.vocabulary))
         self.model = build_model(options, len(self.vocabulary))
 
     # the data
@@ -167,7 +168,16 @@ class Text:
     # training
 
     @property
-    def windows(self) -> int:
+    def guess(self) -> float:
+        return math.log(len(self.vocabulary))
+
+    def in_units(self, value: float) -> str:
+        """Nats and bits per symbol, and for words their perplexity."""
+        text = f"{value:.4f} nats/{self.unit} ({value / math.log(2):.4f} bits)"
+        return text + f", perplexity {math.exp(min(value, 700.0)):.1f}" if self.unit == "word" else text
+
+    @property
+    def batches(self) -> int:
         return self._streams.windows
 
     def about(self) -> dict[str, str]:
@@ -178,7 +188,7 @@ class Text:
         )
         data = f"{named}: {len(self._ids):,} {unit}s, {V} distinct"
         parts = f"first {len(self.training):,} to train, last {len(self.validation):,} to validate"
-        reading = f"{o.batch} streams in windows of {o.window}, state carried, {self.windows:,} windows an epoch"
+        reading = f"{o.batch} streams in windows of {o.window}, state carried, {self.batches:,} windows an epoch"
         wide = f"{o.layers} x {o.hidden}, {f'embedding {o.embedding}' if o.embedding else 'one-hot input'}"
         rows = {"data": data, "split": parts, "reading": reading, "model": f"{o.cell} {wide}, dropout {o.dropout:g}"}
         if o.loss == "window":
@@ -199,23 +209,28 @@ class Text:
         objective = mean * self.options.window if self.options.loss == "window" else mean
         return Loss(objective, mean.item(), tuple(layer._make(v.detach() for v in layer) for layer in state))
 
-    def validate(self) -> float | None:
-        """Nats per symbol of the validation part, the state carried, in 32 streams; None without that part."""
+    def validate(self) -> Scores:
+        """The validation part, the state carried, in 32 streams."""
         if not self.has_validation:
-            return None
-        return stateful_loss(self.model, self.validation, min(STREAMS, len(self.validation) - 1))
+            return {}
+        nats = stateful_loss(self.model, self.validation, min(STREAMS, len(self.validation) - 1))
+        return {"stateful": Score(nats, self.in_units(nats))}
 
     # use
 
-    def score(self, path: str | None = None, tick: Callable[[int], None] = lambda n: None) -> dict[str, float | None]:
-        """Both scores, in nats per symbol: of a file, or of the validation part."""
-        ids = self.validation if path is None else self.vocabulary.encode(read_files([Path(path)], self.options.level))
+    def score(self, paths: Sequence[str] = (), tick: Callable[[int], None] = lambda n: None) -> Scores:
+        """Nats per symbol by both protocols, of files one after another or of the validation part."""
+        ids = self.validation
+        if paths:
+            ids = self.vocabulary.encode(read_files([Path(path) for path in paths], self.options.level))
         if len(ids) < 2:
-            what = "the validation part (--validation 0 leaves none: name a file to score)" if path is None else path
-            raise DataError(f"{what} has {len(ids)} {self.unit}s: scoring needs at least 2")
+            left_out = "the validation part (--validation 0 leaves none: name a file to score)"
+            raise DataError(f"{', '.join(paths) or left_out} has {len(ids)} {self.unit}s: scoring needs at least 2")
+        nats, by_windows = stateful_loss(self.model, ids, tick=tick), window_loss(self.model, ids, tick)
+        short = "not measured: the text is shorter than one window"
         return {
-            "stateful": stateful_loss(self.model, ids, tick=tick),
-            "windows of 256": window_loss(self.model, ids, tick),
+            "stateful": Score(nats, self.in_units(nats)),
+            "windows of 256": Score(by_windows, short if by_windows is None else self.in_units(by_windows)),
         }
 
     def sample(self, k: int) -> str:

@@ -115,11 +115,11 @@ def test_truncated_bptt_carries_the_state_without_its_gradient(text_file):
     y = torch.cat([task._streams[0][1], task._streams[1][1]])
     logits, state = task.model(x)
     assert F.cross_entropy(logits.flatten(0, 1), y.flatten()).item() == pytest.approx(
-        (one.nats + two.nats) / 2, rel=1e-5
+        (one.value + two.value) / 2, rel=1e-5
     )
     torch.testing.assert_close(two.state[0].c, state[0].c)
-    again = task.loss(task.windows, two.state)  # a new epoch begins with a fresh state
-    assert again.nats == one.nats
+    again = task.loss(task.batches, two.state)  # a new epoch begins with a fresh state
+    assert again.value == one.value
 
 
 def test_min_char_rnn_is_the_recipe():
@@ -156,7 +156,7 @@ def test_min_char_rnn_takes_the_steps_of_its_equations(text_file):
         torch.nn.utils.clip_grad_value_(task.model.parameters(), options.clip_value)
         optimizer.step()
         x, y = task._streams[k]
-        assert loss.nats * 25 == pytest.approx(theirs.step(x[:, 0].numpy(), y[:, 0].numpy()), rel=1e-6)
+        assert loss.value * 25 == pytest.approx(theirs.step(x[:, 0].numpy(), y[:, 0].numpy()), rel=1e-6)
     torch.testing.assert_close(cell.W.weight.detach(), torch.from_numpy(theirs.p["W"]), rtol=1e-6, atol=1e-8)
 
 
@@ -195,7 +195,7 @@ def test_words_and_bytes_train_too(text_file):
     for level, unit in (("word", "word"), ("byte", "byte")):
         task = Text(Options(files=(str(text_file),), level=level, words=10, **SMALL))
         assert task.unit == unit
-        assert task.loss(0, task.initial()).nats == pytest.approx(task.guess, rel=0.2)
+        assert task.loss(0, task.initial()).value == pytest.approx(task.guess, rel=0.2)
         assert len("".join(task.write(SampleOptions(length=20)))) > 0
 
 
@@ -217,4 +217,4 @@ def test_a_model_learns_shakespeare_a_little(tinyshakespeare):
         loss.objective.backward()
         optimizer.step()
     assert task.guess == pytest.approx(math.log(65))
-    assert loss.nats < 2.7
+    assert loss.value < 2.7

@@ -1,0 +1,47 @@
+"""Reading files whole, with errors that name them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from elman.errors import DataError
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes, unpacked where it is gzip. Errors: DataError."""
+    try:
+        data = path.read_bytes()
+        return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; name an existing one") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder; name a file") from None
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}; name a readable file") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, without their ends. Errors: DataError."""
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; convert the file") from None
+
+
+def read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of each row of a CSV file, or, by its name, a TSV file. Errors: DataError."""
+    text = "\n".join(read_lines(path))
+    tabs = ".tsv" in path.suffixes
+    reader = csv.reader(io.StringIO(text), delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else 0)
+    try:
+        for row in reader:
+            if row:
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}; mend the line") from None

@@ -1,0 +1,288 @@
+"""Classification: a label for a whole picture, text or time series."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from elman.cell import LSTM2D
+from elman.data.lexicon import Lexicon
+from elman.errors import DataError, OptionError
+from elman.module import Grid, ways
+from elman.task.base import Recipe, Score, Scores, check_ranges
+from elman.task.networks import CellName, Pool, WordDropout, pooled, stack
+from elman.task.readings import READINGS, Example, Reading, kind_of
+from elman.task.supervised import Supervised, SupervisedOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(SupervisedOptions):
+    """What is read, and by what network."""
+
+    kind: Literal["auto", "pictures", "texts", "series"] = "auto"
+    """What the files hold. auto: folders hold pictures, .ts files series, all others texts."""
+    by: Literal["rows", "columns", "pixels"] = "rows"
+    """What of a picture is read at each step."""
+    grid: bool = False
+    """Read pictures in two dimensions, from all four corners, in place of one after another."""
+    block: int = 2
+    """With --grid: the side of the blocks of pixels that are read at each place."""
+    colour: bool = False
+    """Read picture files in colour."""
+    augment: float = 0.0
+    """Distort training pictures and series at random, this strongly: 1 turns pictures by up to 10 degrees."""
+    level: Literal["word", "char"] = "word"
+    """What of a text is read at each step."""
+    lower: bool = False
+    """Read texts in lower case."""
+    least: int = 2
+    """Words that training has less often than this are one unknown word."""
+
+    cell: CellName = "lstm"
+    """The recurrent cell."""
+    hidden: int = 128
+    """Width of each recurrent layer, in each direction."""
+    layers: int = 1
+    """Recurrent layers, one above the other."""
+    both: bool = False
+    """Read in both directions."""
+    embedding: int = 100
+    """Width of a word's embedding."""
+    dropout: float = 0.0
+    """Probability of dropping an entry of the embedding and of each layer's output."""
+    word_dropout: float = 0.0
+    """Probability of reading a word as unknown, in training."""
+    pool: Pool = "last"
+    """What is classified: the last output (of each direction), their mean, or the greatest value of each unit."""
+    smooth: float = 0.0
+    """Label smoothing: how much of the target is spread over all labels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = {"block": 1, "augment": 0, "least": 1, "hidden": 1, "layers": 1, "embedding": 1, "dropout": 0}
+        check_ranges(self, {**least, "word_dropout": 0, "smooth": 0})
+        for name in ("dropout", "word_dropout", "smooth"):
+            if getattr(self, name) >= 1:
+                raise OptionError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be below 1")
+        if self.kind == "auto":
+            object.__setattr__(self, "kind", kind_of(self.files))
+        if self.grid and self.kind != "pictures":
+            raise OptionError(f"--grid reads pictures; these are {self.kind}")
+
+
+RECIPES: dict[str, Recipe] = {
+    "default": Recipe(Options(batch=64, rate=4e-3, clip_norm=1.0), "an LSTM over rows, words or values", epochs=8),
+    "mnist-rows": Recipe(
+        Options(
+            batch=128, optimizer="adam", rate=1e-3, schedule="constant", decay=0.0, clip_norm=None, validation="0"
+        ),
+        "pictures by rows: LSTM 128, Adam 1e-3, batch 128, 100,000 samples",
+        steps=782,
+    ),
+    "mnist-best": Recipe(
+        Options(
+            both=True, layers=2, batch=128, rate=3e-3, augment=1.0, dropout=0.2, pool="mean", average=0.998,
+            warmup=100, validation="0.05",
+        ),
+        "pictures by rows in both directions, distorted at random, ten minutes",
+        seconds=560,
+    ),
+    "mnist-grid": Recipe(
+        Options(
+            grid=True, block=4, hidden=48, batch=128, rate=4e-3, augment=0.7, pool="mean", average=0.998, warmup=100,
+            validation="0.05",
+        ),
+        "pictures in two dimensions from four corners, ten minutes",
+        seconds=560,
+    ),
+    "sentences": Recipe(
+        Options(
+            both=True, hidden=150, embedding=200, dropout=0.5, word_dropout=0.1, pool="max", batch=50, rate=1e-3,
+            lower=True, average=0.99,
+        ),
+        "texts by words in both directions, strongly regularised",
+        epochs=10,
+    ),
+    "series": Recipe(
+        Options(both=True, hidden=64, batch=16, rate=3e-3, augment=1.0, dropout=0.3, pool="mean", average=0.98),
+        "short time series, few of them",
+        steps=1500,
+    ),
+}  # fmt: skip
+
+
+class Classifier(nn.Module):
+    """p(label | sequence or picture): embedding or values, recurrent layers or a grid, pooling, softmax.
+
+    Shapes: x (T, B, I), or (T, B) of symbols, or (B, R, C, I) for a grid; lengths (B,) -> logits (B, K).
+    """
+
+    def __init__(self, options: Options, reading: Reading, labels: int) -> None:
+        super().__init__()
+        o, sides = options, 2 if options.both else 1
+        self.pool, self.both, self.grid = o.pool, o.both, o.grid
+        self.into: nn.Module = nn.Identity()
+        if reading.symbols:
+            embedding = nn.Embedding(reading.symbols, o.embedding)
+            self.into = nn.Sequential(WordDropout(o.word_dropout), embedding, nn.Dropout(o.dropout))
+        width = o.embedding if reading.symbols else reading.width
+        self.recurrent: nn.Module
+        if o.grid:
+            self.recurrent = Grid(*(LSTM2D(width, o.hidden) for _ in range(4)))
+            self.output = nn.Linear(4 * o.hidden, labels)
+        else:
+            self.recurrent = stack(o.cell, width, o.hidden, o.layers, o.both, o.dropout)
+            self.output = nn.Linear(sides * o.hidden, labels)
+        self.dropout = nn.Dropout(o.dropout if o.grid else 0.0)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if self.grid:
+            y, _ = self.recurrent(x)  # (B, R, C, 4 H)
+            return self.output(self.dropout(y.mean((1, 2))))
+        y, _ = self.recurrent(self.into(x), lengths=lengths)
+        return self.output(pooled(y, lengths, self.pool, self.both))
+
+
+class Classify(Supervised[Example]):
+    """A label for each picture, text or time series.
+
+    Pictures: a folder with MNIST's idx files (train-* to train on, t10k-* to score), or with a folder for each label.
+    Texts: CSV or TSV with columns label and text, or lines that begin with the label. Series: .ts files of the UCR and
+    UEA archives, or with --kind series CSV with a label and values on each line. No files: digits drawn here.
+    """
+
+    name: ClassVar[str] = "classify"
+    file_names: ClassVar[tuple[str, ...]] = ("classify.json",)
+    options_type: ClassVar[type[Options]] = Options
+    recipes: ClassVar[dict[str, Recipe]] = RECIPES
+    higher: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "elman train classify                                       digits drawn here, a minute",
+        "elman train classify MNISTFOLDER --recipe mnist-rows       then: elman score runs/classify MNISTFOLDER",
+        "elman train classify pictures/ --grid                      pictures/cat/1.png, pictures/dog/1.png, ...",
+        "elman train classify train.tsv --validation dev.tsv --recipe sentences",
+        "elman train classify GunPoint_TRAIN.ts --recipe series     then: elman score runs/classify GunPoint_TEST.ts",
+    )
+    model: Classifier
+
+    # the data
+
+    def __init__(self, options: Any, files: dict[str, Any] | None = None) -> None:
+        self.reading = READINGS[options.kind](options)
+        super().__init__(options, files)
+
+    def read(self, paths: Sequence[str], training: bool) -> list[Example]:
+        found = self.reading.read(paths, training)
+        for e in found:
+            if e.label is None:
+                raise DataError(f"{e.name} has no label; each example needs one")
+        return found
+
+    def made(self) -> list[Example]:
+        if self.options.kind != "pictures":
+            raise OptionError(
+                f"--kind {self.options.kind} needs a file; without one, classify draws pictures of digits"
+            )
+        return [*READINGS["pictures"].made(self.reading)]  # type: ignore[attr-defined]
+
+    def fit(self, examples: list[Example]) -> dict[str, Any]:
+        labels = sorted({str(e.label) for e in examples})
+        if len(labels) < 2:
+            raise DataError(
+                f"all {len(examples)} examples have the label {labels[0]!r}; a classifier needs two at least"
+            )
+        return {"classify.json": {"labels": labels, self.options.kind: self.reading.fit(examples)}}
+
+    def prepare(self, files: dict[str, Any]) -> None:
+        saved = files["classify.json"]
+        self.labels = Lexicon.from_json(saved["labels"])
+        self.reading.prepare(saved[self.options.kind])
+
+    def build(self) -> Classifier:
+        return Classifier(self.options, self.reading, len(self.labels))
+
+    def length(self, example: Example) -> int:
+        return self.reading.length(example)
+
+    # training
+
+    @property
+    def guess(self) -> float:
+        return math.log(len(self.labels))
+
+    def in_units(self, value: float) -> str:
+        return f"{value:.4f} nats/example"
+
+    def about(self) -> dict[str, str]:
+        o, K = self.options, len(self.labels)
+        named = ", ".join(o.files) or "digits drawn here"
+        read = f"in blocks of {o.block} x {o.block} from four corners" if o.grid else f"by {o.by}"
+        how = {"pictures": read, "texts": f"by {o.level}s, {self.reading.symbols:,} known", "series": "by values"}
+        wide = f"{o.layers} x {o.hidden}{' in both directions' if o.both else ''}, pool {o.pool}"
+        model = f"lstm2d 4 x {o.hidden}, pool mean" if o.grid else f"{o.cell} {wide}"
+        x, lengths = self.reading.batch(self.training[:2], training=False)
+        return {
+            "data": f"{named}: {len(self.training):,} {o.kind} of {K} labels",
+            "split": f"{len(self.training):,} to train, {len(self.held_back):,} to validate",
+            "reading": f"{how[o.kind]}, {o.batch} at a time, {self.batches:,} batches an epoch",
+            "model": f"{model}, dropout {o.dropout:g}",
+            "backend": ways(self.model, x, lengths),
+        }
+
+    def objective(self, examples: list[Example]) -> tuple[Tensor, float]:
+        logits = self.model(*self.reading.batch(examples, training=True))
+        loss = F.cross_entropy(logits, self.targets(examples), label_smoothing=self.options.smooth)
+        return loss, loss.item()
+
+    def targets(self, examples: list[Example]) -> Tensor:
+        """Numbers of labels (B,). Errors: DataError naming the example whose label training did not have."""
+        for e in examples:
+            if str(e.label) not in self.labels:
+                known = ", ".join(self.labels.words[:8])
+                raise DataError(f"{e.name}: the label {e.label!r} was never seen in training, which had {known}")
+        return self.labels.ids(str(e.label) for e in examples)
+
+    # use
+
+    def log_p(self, examples: list[Example], tick: Callable[[int], None] = lambda n: None) -> Tensor:
+        """log p of each label for each example, (N, K)."""
+        found = torch.empty(len(examples), len(self.labels))
+        with torch.no_grad():
+            for numbers in self.in_batches(examples, tick):
+                logits = self.model(*self.reading.batch([examples[i] for i in numbers], training=False))
+                found[numbers] = F.log_softmax(logits, -1)
+        return found
+
+    def measure(self, examples: list[Example], tick: Callable[[int], None]) -> Scores:
+        targets = self.targets(examples)
+        log_p = self.log_p(examples, tick)
+        right = int((log_p.argmax(-1) == targets).sum())
+        nats = F.nll_loss(log_p, targets).item()
+        f1 = macro_f1(log_p.argmax(-1), targets, len(self.labels))
+        return {
+            "accuracy": Score(right / len(examples), f"{right / len(examples):.2%} ({right:,} of {len(examples):,})"),
+            "F1": Score(f1, f"{f1:.4f}, mean over labels"),
+            "loss": Score(nats, self.in_units(nats)),
+        }
+
+    def predict(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+        self.model.eval()
+        examples = self.reading.read(paths or ["/dev/stdin"], training=False, labelled=False)
+        for e, log_p in zip(examples, self.log_p(examples)):
+            best = int(log_p.argmax())
+            label, p = self.labels.words[best], log_p.exp()
+            every = {word: round(float(p[i]), 6) for i, word in enumerate(self.labels.words)}
+            yield {"input": e.name, "label": label, "p": every, "text": f"{label}\t{float(p[best]):.3f}\t{e.name}"}
+
+
+def macro_f1(found: Tensor, targets: Tensor, labels: int) -> float:
+    """The mean over labels of 2 * right / (found + there); labels that neither are found nor there are left out."""
+    right = torch.bincount(targets[found == targets], minlength=labels).double()
+    both = torch.bincount(found, minlength=labels) + torch.bincount(targets, minlength=labels)
+    return float((2 * right / both)[both > 0].mean())

@@ -1,0 +1,56 @@
+"""Stacks of recurrent layers as the tasks use them, and what is taken out of them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from elman.cell import GRU, LSTM, Cell, Elman, ElmanReLU, LayerNormLSTM
+from elman.module import Bidirectional, Stacked
+
+CELLS: dict[str, type[Cell]] = {
+    "elman": Elman, "elman-relu": ElmanReLU, "gru": GRU, "lstm": LSTM, "layer-norm-lstm": LayerNormLSTM
+}  # fmt: skip
+CellName = Literal["elman", "elman-relu", "gru", "lstm", "layer-norm-lstm"]
+Pool = Literal["last", "mean", "max"]
+
+
+def stack(cell: str, input_size: int, hidden: int, layers: int, both: bool, dropout: float) -> Stacked:
+    """Recurrent layers one above the other, each one or both directions, with dropout after each.
+
+    Shapes: (T, B, I) -> (T, B, H), or (T, B, 2 H) with both directions.
+    """
+    make, sides = CELLS[cell], 2 if both else 1
+    parts: list[nn.Module] = []
+    for below, _ in pairwise([input_size, *[sides * hidden] * layers]):
+        parts.append(Bidirectional(make(below, hidden), make(below, hidden)) if both else make(below, hidden))
+        parts.append(nn.Dropout(dropout))
+    return Stacked(*parts)
+
+
+def pooled(y: Tensor, lengths: Tensor, pool: str, both: bool) -> Tensor:
+    """One vector for each row, (B, K), of outputs (T, B, K): the last of each direction, the mean or the greatest."""
+    T, B, K = y.shape
+    if pool == "last":
+        ends = y[lengths - 1, torch.arange(B)]
+        return torch.cat([ends[:, : K // 2], y[0, :, K // 2 :]], -1) if both else ends
+    if pool == "mean":
+        return y.sum(0) / lengths[:, None]  # what lies beyond a row's length is zero
+    there = torch.arange(T)[:, None] < lengths
+    return y.masked_fill(~there[..., None], -torch.inf).amax(0)
+
+
+class WordDropout(nn.Module):
+    """In training each symbol's number is exchanged for that of an unknown one, 0, with probability `rate`."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if not self.training or not self.rate:
+            return ids
+        return ids.masked_fill(torch.rand(ids.shape) < self.rate, 0)

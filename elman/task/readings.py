@@ -1,0 +1,200 @@
+"""The kinds of things that classify reads, and how a network reads each: pictures, texts, series."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from elman.data.images import (
+    PICTURES,
+    Picture,
+    distort,
+    drawn_digits,
+    is_idx_folder,
+    mean_and_deviation,
+    read_idx_folder,
+    read_picture,
+    read_picture_folder,
+)
+from elman.data.labelled import Labelled, read_labelled, read_unlabelled
+from elman.data.lexicon import Lexicon
+from elman.data.series import Series, read_series
+from elman.errors import DataError
+
+Example = Picture | Labelled | Series
+
+
+class Reading(ABC):
+    """How examples become x (T, B, I), or (T, B) of symbols, or (B, R, C, I) for a grid; lengths (B,)."""
+
+    name: ClassVar[str]
+    width: int  # I
+    symbols: int = 0  # how many, where x holds symbols
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def read(self, paths: Sequence[str], training: bool, labelled: bool = True) -> list[Any]: ...
+
+    @abstractmethod
+    def fit(self, examples: list[Any]) -> Any:
+        """JSON with what is needed of the training examples."""
+
+    @abstractmethod
+    def prepare(self, saved: Any) -> None: ...
+
+    @abstractmethod
+    def length(self, example: Any) -> int: ...
+
+    @abstractmethod
+    def batch(self, examples: list[Any], training: bool) -> tuple[Tensor, Tensor]: ...
+
+
+class Pictures(Reading):
+    """Pictures by rows, columns or pixels, or in two dimensions by blocks of pixels; standardised."""
+
+    name = "pictures"
+    size: tuple[int, ...]  # R, C, channels
+
+    def read(self, paths: Sequence[str], training: bool, labelled: bool = True) -> list[Picture]:
+        size = getattr(self, "size", None)
+        grey = size[2] == 1 if size else not self.options.colour
+        found: list[Picture] = []
+        for path in map(Path, paths):
+            shape = (size[0], size[1]) if size else None
+            if is_idx_folder(path):
+                found += read_idx_folder(path, training)
+            elif path.is_dir():
+                found += read_picture_folder(path, shape, grey)
+            elif labelled:
+                raise DataError(f"{path} is no folder: pictures lie in folders named by label, or in MNIST's idx files")
+            else:
+                found.append(Picture(read_picture(path, shape, grey), None, str(path)))
+        return found
+
+    def made(self) -> list[Picture]:
+        return drawn_digits(2000, seed=1)
+
+    def fit(self, examples: list[Picture]) -> Any:
+        mean, deviation = mean_and_deviation([e.pixels for e in examples])
+        return {"size": list(examples[0].pixels.shape), "mean": mean, "deviation": deviation}
+
+    def prepare(self, saved: Any) -> None:
+        self.size = tuple(int(n) for n in saved["size"])
+        self.mean, self.deviation = float(saved["mean"]), float(saved["deviation"])
+        (R, C, channels), block = self.size, self.options.block
+        self.width = {"rows": C * channels, "columns": R * channels, "pixels": channels}[self.options.by]
+        if self.options.grid:
+            self.width = block * block * channels
+
+    def length(self, example: Picture) -> int:
+        R, C, _ = example.pixels.shape
+        return {"rows": R, "columns": C, "pixels": R * C}[self.options.by]
+
+    def batch(self, examples: list[Picture], training: bool) -> tuple[Tensor, Tensor]:
+        o = self.options
+        for example in examples:
+            if tuple(example.pixels.shape) != self.size:
+                raise DataError(
+                    f"{example.name} is a picture of {tuple(example.pixels.shape)}; training had {self.size}, "
+                    "rows, columns, channels"
+                )
+        x = torch.stack([e.pixels for e in examples]).float() / 255  # (B, R, C, channels)
+        if training and o.augment:
+            x = distort(x.permute(0, 3, 1, 2), o.augment).permute(0, 2, 3, 1)
+        x = (x - self.mean) / self.deviation
+        B, R, C, _ = x.shape
+        if o.grid:
+            x = x[:, : R // o.block * o.block, : C // o.block * o.block]
+            x = x.unflatten(2, (-1, o.block)).unflatten(1, (-1, o.block))  # (B, R', block, C', block, channels)
+            return x.transpose(2, 3).flatten(3), torch.full((B,), R // o.block)
+        if o.by == "columns":
+            x = x.transpose(1, 2)
+        x = x.flatten(1, 2) if o.by == "pixels" else x.flatten(2)
+        return x.transpose(0, 1).contiguous(), torch.full((B,), x.shape[1])
+
+
+class Texts(Reading):
+    """Texts by words or characters; those that training had seldom are one symbol."""
+
+    name = "texts"
+    width = 0
+
+    def read(self, paths: Sequence[str], training: bool, labelled: bool = True) -> list[Labelled]:
+        return [e for path in paths for e in (read_labelled if labelled else read_unlabelled)(Path(path))]
+
+    def split(self, text: str) -> list[str]:
+        text = text.lower() if self.options.lower else text
+        return list(text) if self.options.level == "char" else text.split()
+
+    def fit(self, examples: list[Labelled]) -> Any:
+        return Lexicon.of((w for e in examples for w in self.split(e.text)), "<unk>", self.options.least).to_json()
+
+    def prepare(self, saved: Any) -> None:
+        self.lexicon = Lexicon.from_json(saved, "<unk>")
+        self.symbols = len(self.lexicon)
+
+    def length(self, example: Labelled) -> int:
+        return len(self.split(example.text))
+
+    def batch(self, examples: list[Labelled], training: bool) -> tuple[Tensor, Tensor]:
+        ids = [self.lexicon.ids(self.split(e.text)) for e in examples]
+        return pad_sequence(ids), torch.tensor([len(i) for i in ids])
+
+
+class TimeSeries(Reading):
+    """Series of one or several variables, standardised."""
+
+    name = "series"
+
+    def read(self, paths: Sequence[str], training: bool, labelled: bool = True) -> list[Series]:
+        found = [e for path in paths for e in read_series(Path(path))]
+        for e in found:
+            if hasattr(self, "width") and e.values.shape[1] != self.width:
+                raise DataError(f"{e.name} has {e.values.shape[1]} variables; training had {self.width}")
+        return found
+
+    def fit(self, examples: list[Series]) -> Any:
+        whole = torch.cat([e.values for e in examples]).double()
+        return {"mean": whole.mean(0).tolist(), "deviation": whole.std(0).clamp(min=1e-6).tolist()}
+
+    def prepare(self, saved: Any) -> None:
+        self.mean, self.deviation = torch.tensor(saved["mean"]), torch.tensor(saved["deviation"])
+        self.width = len(self.mean)
+
+    def length(self, example: Series) -> int:
+        return len(example.values)
+
+    def batch(self, examples: list[Series], training: bool) -> tuple[Tensor, Tensor]:
+        values = [(e.values - self.mean) / self.deviation for e in examples]
+        if training and self.options.augment:
+            values = [jitter(v, self.options.augment) for v in values]
+        return pad_sequence(values), torch.tensor([len(v) for v in values])
+
+
+def jitter(values: Tensor, strength: float) -> Tensor:
+    """A series (T, D) louder or softer, with noise, and read a little faster or slower, at random."""
+    T = len(values)
+    speed = float(1 + 0.2 * strength * (2 * torch.rand(()) - 1))
+    steps = torch.linspace(0, T - 1, max(2, round(T * speed)))
+    low = steps.long().clamp(max=max(T - 2, 0))
+    part = (steps - low)[:, None]
+    bent = values[low] * (1 - part) + values[(low + 1).clamp(max=T - 1)] * part
+    return bent * (1 + 0.1 * strength * torch.randn(())) + 0.05 * strength * torch.randn(bent.shape)
+
+
+READINGS: dict[str, type[Reading]] = {kind.name: kind for kind in (Pictures, Texts, TimeSeries)}
+
+
+def kind_of(paths: Sequence[str]) -> str:
+    """What kind of examples files hold, by their names."""
+    if not paths or Path(paths[0]).is_dir() or Path(paths[0]).suffix.lower() in PICTURES:
+        return "pictures"
+    return "series" if ".ts" in Path(paths[0]).suffixes else "texts"
