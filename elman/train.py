@@ -21,6 +21,7 @@ from elman.console import Report
 from elman.errors import DivergenceError, OptionError, RunError
 from elman.task.base import Task, TrainOptions, from_json
 
+SELDOM = 50  # steps: what happens once an epoch happens no more often
 ADAM = ("step", "exp_avg", "exp_avg_sq")
 MEMORY = {"adamw": ADAM, "adam": ADAM, "adagrad": ("step", "sum")}  # what an optimiser keeps a parameter
 
@@ -197,7 +198,7 @@ class Training:
         """Whether a first score is better than that of the weights that are kept."""
         if value is None or self.best is None:
             return True
-        return value > self.best if self.task.higher else value < self.best
+        return value >= self.best if self.task.higher else value <= self.best  # of equals the one trained longer
 
     def due(self, every: int | None, fallback: int) -> bool:
         """Whether something that happens every so many steps happens now."""
@@ -222,7 +223,7 @@ def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -
             folder.write_json("config.json", describe(task))  # last: where it is, there is a run
     o = run.options
     report.begin(task, folder, run.step, run.steps, o.seconds)
-    epoch = task.batches
+    epoch = max(task.batches, SELDOM)
     with interruptible() as stop, report.bar():
         if run.step == 0:
             run.show_sample()

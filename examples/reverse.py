@@ -1,6 +1,6 @@
 """Reverse strings of 5 to 20 letters: an encoder, a decoder with attention, and strings that it has never seen.
 
-python examples/reverse.py [--seconds 240]
+python examples/reverse.py [240]      (seconds to train)
 """
 
 import sys

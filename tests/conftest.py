@@ -17,11 +17,21 @@ def text_file(tmp_path, monkeypatch):
     return path
 
 
+def real(name):
+    """A real data set's file or folder, or a skip that says where it was looked for."""
+    folder = Path(os.environ.get("ELMAN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / name).exists():
+        pytest.skip(f"no {folder / name}: set ELMAN_DATA to a folder that holds {name}")
+    return folder / name
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """A function that finds a real data set by its name, or skips the test."""
+    return real
+
+
 @pytest.fixture(scope="session")
 def tinyshakespeare():
     """The real file, or a skip that says where it was looked for."""
-    folder = Path(os.environ.get("ELMAN_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    path = folder / "tinyshakespeare" / "input.txt"
-    if not path.is_file():
-        pytest.skip(f"no {path}: set ELMAN_DATA to a folder that holds tinyshakespeare/input.txt")
-    return path
+    return real("tinyshakespeare/input.txt")

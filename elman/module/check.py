@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from elman.cell.base import Cell
+from elman.errors import CellError
 from elman.module.backends import BACKENDS, backend
 from elman.module.explain import calls_of
 from elman.module.recurrent import Recurrent
@@ -60,6 +61,9 @@ def check(cell: Cell) -> Report:
     drawn once and given to all, so that a cell is proved as it is, in training or in evaluation. The cell itself and
     the caller's random numbers are left as they are. Errors: CellError where the step breaks the contract of `Cell`.
     """
+    if not isinstance(cell, Cell):
+        given = f"the class {cell.__name__}" if isinstance(cell, type) else f"a {type(cell).__name__}"
+        raise CellError(f"check takes a cell, as elman.check(elman.cell.LSTM(28, 128)); got {given}")
     exact = copy.deepcopy(cell).double()
     layer = Recurrent(exact)
     x, state = sample(exact)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from elman.cell.base import Cell
 from elman.compiler import Costs, costs, show, unfold
 from elman.errors import InputError
 from elman.module.backends import Call, recorded
@@ -50,6 +51,8 @@ def ways(layer: nn.Module, *inputs: Any) -> str:
 
 
 def calls_of(layer: nn.Module, inputs: Sequence[Any], options: dict[str, Any]) -> list[Call]:
+    if isinstance(layer, Cell):
+        raise InputError(f"explain takes a layer: wrap the cell, as elman.Recurrent({type(layer).__name__}(...))")
     with recorded() as calls, torch.no_grad(), torch.random.fork_rng(devices=[]):  # dropout draws, and leaves no trace
         layer(*inputs, **options)
     if not calls:

@@ -69,6 +69,11 @@ class Grid(nn.Module):
         if edges is not None and len(given) != len(self.corners):
             raise InputError(f"edges must be a tuple of {len(self.corners)}, one for each corner; got {len(given)}")
         inside = None if sizes is None else within(sizes, x)
+        corner = self.corners[0]
+        assert isinstance(corner, Recurrent)
+        want = corner.cell.input_size
+        if x.shape[-1] != want:
+            raise InputError(f"x must be (B, R, C, I={want}), as the cell reads it; got {describe(x)}")
         grid = x.permute(1, 2, 0, 3)  # (R, C, B, I)
         ys, ends = [], []
         for i, corner in enumerate(self.corners):
@@ -141,7 +146,9 @@ def within(sizes: Any, x: Tensor) -> Tensor:
     B, R, C = x.shape[:3]
     given = torch.as_tensor(sizes, device=x.device)
     if tuple(given.shape) != (B, 2) or given.dtype.is_floating_point or given.dtype == torch.bool:
-        raise InputError(f"sizes must be whole numbers (B={B}, 2), rows and columns; got {describe(given)}")
+        raise InputError(
+            f"sizes must be whole numbers (B={B}, 2), rows and columns; got {describe(given)} of {given.dtype}"
+        )
     for name, most, own in (("rows", R, given[:, 0]), ("columns", C, given[:, 1])):
         if own.min() < 0 or own.max() > most:
             raise InputError(f"sizes: {name} must lie in 0..{most}; got {int(own.min())}..{int(own.max())}")

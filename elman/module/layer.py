@@ -116,8 +116,8 @@ class Layer(nn.Module, ABC):
         known, required, each = self.context_names()
         for name in context:
             if name not in known:
-                has = ", ".join(sorted(known)) or "none"
-                raise InputError(f"unknown argument {name!r}: no step takes it as context (theirs: {has})")
+                has = f"context is {', '.join(sorted(known))}" if known else "no step here takes any context"
+                raise InputError(f"unknown argument {name!r}: {has}")
         for name in sorted(required - set(context)):
             raise InputError(f"the step needs the context {name!r}: pass {name}=... to the layer")
         turned = {name: self._each(name, context[name], x) for name in each if context.get(name) is not None}

@@ -112,9 +112,9 @@ def checked(result: Any, step: Step, signature: Signature, x: Tensor, state: Sta
     """What a step returned, or a CellError that says how it breaks the contract."""
     name, names = getattr(step, "__qualname__", "step"), ", ".join(signature.state)
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
-        raise CellError(
-            f"{name} must return y, ({names},) -- a tensor and a tuple of new states; got {describe(result)}"
-        )
+        parts = result if isinstance(result, tuple) else (result,)
+        given = ", ".join(map(describe, parts))
+        raise CellError(f"{name} must return y, ({names},) -- a tensor and a tuple of new states; got {given}")
     y, new = result
     if len(new) != len(state):
         raise CellError(

@@ -157,6 +157,7 @@ def check_state(state: Any, signature: Signature, sizes: Mapping[str, int | None
     """The state as the step's own named tuple, on x's device and of its type where that is real; None: any width."""
     names = ", ".join(signature.state)
     if isinstance(state, Tensor) or not isinstance(state, Sequence) or len(state) != len(signature.state):
+        names = f"{names}," if len(signature.state) == 1 else names
         raise InputError(f"state must be a tuple ({names}); got {describe_state(state)}")
     for value, (name, size) in zip(state, sizes.items()):
         wide = "width" if size is None else size

@@ -173,7 +173,11 @@ class SequenceModel(nn.Module):
         if x is not None and not isinstance(self.rule, Given):
             raise InputError('x has a length of its own: build the model with stop="given"')
         if (x is None) != (self.inputs == 0) or (x is not None and tuple(x.shape) != (T, B, self.inputs)):
-            want = f"a tensor ({T}, {B}, {self.inputs})" if self.inputs else "left out: the cell has no inputs for it"
+            want = "left out: the cell has no inputs for it"
+            if self.inputs:
+                width = self.feedback.cell.input_size
+                beside = f"the cell reads {width} numbers, {width - self.inputs} of them are the embedding's"
+                want = f"a tensor ({T}, {B}, {self.inputs}), since {beside}"
             raise InputError(f"x must be {want}; got {'nothing' if x is None else describe(x)}")
 
     @torch.no_grad()

@@ -54,7 +54,8 @@ class TrainOptions:
     report_every: int = 50
     """Steps between printed lines."""
     validate_every: int | None = 250
-    """Steps between measurements on the validation part, each followed by a checkpoint; None: once an epoch."""
+    """Steps between measurements on the validation part, each followed by a checkpoint. None: once an epoch,
+    or every 50 steps where that is more."""
     sample_every: int | None = 100
     """Steps between samples; None: after each measurement."""
     smoothing: float = 0.98

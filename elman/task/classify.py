@@ -70,10 +70,6 @@ class Options(SupervisedOptions):
         for name in ("dropout", "word_dropout", "smooth"):
             if getattr(self, name) >= 1:
                 raise OptionError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be below 1")
-        if self.kind == "auto":
-            object.__setattr__(self, "kind", kind_of(self.files))
-        if self.grid and self.kind != "pictures":
-            raise OptionError(f"--grid reads pictures; these are {self.kind}")
 
 
 RECIPES: dict[str, Recipe] = {
@@ -110,8 +106,11 @@ RECIPES: dict[str, Recipe] = {
         epochs=10,
     ),
     "series": Recipe(
-        Options(both=True, hidden=64, batch=16, rate=3e-3, augment=1.0, dropout=0.3, pool="mean", average=0.98),
-        "short time series, few of them",
+        Options(
+            both=True, hidden=64, batch=16, rate=3e-3, augment=1.0, dropout=0.3, pool="mean", average=0.98,
+            validation="0",
+        ),
+        "short time series, few of them; all are trained on",
         steps=1500,
     ),
 }  # fmt: skip
@@ -174,7 +173,11 @@ class Classify(Supervised[Example]):
     # the data
 
     def __init__(self, options: Any, files: dict[str, Any] | None = None) -> None:
-        self.reading = READINGS[options.kind](options)
+        asked = options.kind if options.kind != "auto" else kind_of(options.files)
+        self.kind: str = asked if files is None else files["classify.json"]["kind"]
+        if options.grid and self.kind != "pictures":
+            raise OptionError(f"--grid reads pictures; these are {self.kind}")
+        self.reading = READINGS[self.kind](options)
         super().__init__(options, files)
 
     def read(self, paths: Sequence[str], training: bool) -> list[Example]:
@@ -185,10 +188,8 @@ class Classify(Supervised[Example]):
         return found
 
     def made(self) -> list[Example]:
-        if self.options.kind != "pictures":
-            raise OptionError(
-                f"--kind {self.options.kind} needs a file; without one, classify draws pictures of digits"
-            )
+        if self.kind != "pictures":
+            raise OptionError(f"--kind {self.kind} needs a file; without one, classify draws pictures of digits")
         return [*READINGS["pictures"].made(self.reading)]  # type: ignore[attr-defined]
 
     def fit(self, examples: list[Example]) -> dict[str, Any]:
@@ -197,12 +198,12 @@ class Classify(Supervised[Example]):
             raise DataError(
                 f"all {len(examples)} examples have the label {labels[0]!r}; a classifier needs two at least"
             )
-        return {"classify.json": {"labels": labels, self.options.kind: self.reading.fit(examples)}}
+        return {"classify.json": {"labels": labels, "kind": self.kind, "reading": self.reading.fit(examples)}}
 
     def prepare(self, files: dict[str, Any]) -> None:
         saved = files["classify.json"]
         self.labels = Lexicon.from_json(saved["labels"])
-        self.reading.prepare(saved[self.options.kind])
+        self.reading.prepare(saved["reading"])
 
     def build(self) -> Classifier:
         return Classifier(self.options, self.reading, len(self.labels))
@@ -228,9 +229,9 @@ class Classify(Supervised[Example]):
         model = f"lstm2d 4 x {o.hidden}, pool mean" if o.grid else f"{o.cell} {wide}"
         x, lengths = self.reading.batch(self.training[:2], training=False)
         return {
-            "data": f"{named}: {len(self.training):,} {o.kind} of {K} labels",
+            "data": f"{named}: {len(self.training):,} {self.kind} of {K} labels",
             "split": f"{len(self.training):,} to train, {len(self.held_back):,} to validate",
-            "reading": f"{how[o.kind]}, {o.batch} at a time, {self.batches:,} batches an epoch",
+            "reading": f"{how[self.kind]}, {o.batch} at a time, {self.batches:,} batches an epoch",
             "model": f"{model}, dropout {o.dropout:g}",
             "backend": ways(self.model, x, lengths),
         }

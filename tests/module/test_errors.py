@@ -41,7 +41,7 @@ GIVEN_WRONG = {
     ),
     "unknown context": (
         lambda: layer(X, speed=1),
-        "unknown argument 'speed': no step takes it as context (theirs: none)",
+        "unknown argument 'speed': no step here takes any context",
     ),
     "unknown watch": (
         lambda: layer(X, watch=("gate",)),
@@ -90,7 +90,10 @@ BROKEN = {
         lambda: run(lambda self, x, h: h),
         "must return y, (h,) -- a tensor and a tuple of new states; got a tensor (2, 4)",
     ),
-    "a bare state": (lambda: run(lambda self, x, h: (h, h)), "a tensor and a tuple of new states; got a tuple"),
+    "a bare state": (
+        lambda: run(lambda self, x, h: (h, h)),
+        "a tensor and a tuple of new states; got a tensor (2, 4), a tensor (2, 4)",
+    ),
     "a state lost": (lambda: run(lambda self, x, h, c: (h, (h,))), "takes 2 states (h, c) but returned 1"),
     "a width changed": (
         lambda: run(lambda self, x, h: (x, (x,))),

@@ -166,12 +166,17 @@ WRONG = {
     "states": (lambda: elman.Grid(elman.cell.LSTM(2, 3)), elman.CellError, "states are left and up.*got h, c"),
     "no cell": (lambda: elman.Grid(nn.Linear(2, 3)), elman.CellError, "got a Linear"),
     "x": (lambda: elman.Grid(Plus(2, 3))(torch.zeros(2, 3, 2)), elman.InputError, r"\(B, R, C, I\)"),
-    "width": (lambda: elman.Grid(Plus(2, 3))(torch.zeros(1, 2, 3, 4)), elman.InputError, "takes inputs of width 2"),
+    "width": (lambda: elman.Grid(Plus(2, 3))(torch.zeros(1, 2, 3, 4)), elman.InputError, r"x must be \(B, R, C, I=2\)"),
     "name": (lambda: elman.Grid(Plus(2, 3))(torch.zeros(1, 2, 3, 2), gain=1), elman.InputError, "unknown argument"),
     "sizes": (
         lambda: elman.Grid(Plus(2, 3))(torch.zeros(1, 2, 3, 2), sizes=[2, 3]),
         elman.InputError,
         r"sizes must be whole numbers \(B=1, 2\).*got a tensor \(2,\)",
+    ),
+    "real sizes": (
+        lambda: elman.Grid(Plus(2, 3))(torch.zeros(1, 2, 3, 2), sizes=torch.ones(1, 2)),
+        elman.InputError,
+        "got a tensor \\(1, 2\\) of torch.float32",
     ),
     "columns": (
         lambda: elman.Grid(Plus(2, 3))(torch.zeros(1, 2, 3, 2), sizes=[[2, 4]]),

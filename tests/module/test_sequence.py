@@ -243,7 +243,7 @@ WRONG = {
     "no x": (
         lambda: model("given", inputs=2).log_prob(torch.zeros(2, 2, dtype=torch.int64)),
         elman.InputError,
-        r"x must be a tensor \(2, 2, 2\); got nothing",
+        r"x must be a tensor \(2, 2, 2\), since the cell reads 5 numbers, 3 of them .*; got nothing",
     ),
     "truth": (
         lambda: model("end").loss(torch.zeros(2, 2, dtype=torch.int64), truth=1.5),

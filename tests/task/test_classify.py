@@ -1,0 +1,177 @@
+"""Classification from files to labels, at the command line."""
+
+import json
+
+import pytest
+import torch
+from cells import irregular
+
+from elman.cli import main
+from elman.data.lexicon import Lexicon
+from elman.task.classify import Classify, Options, macro_f1
+from elman.task.networks import pooled
+
+SMALL = "--hidden 16 --embedding 8 --batch 8 --steps 40 --rate 0.02 --report-every 20".split()
+GOOD, BAD = "a good and lovely film", "a bad and boring film"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def texts(here):
+    (here / "train.tsv").write_text(f"label\ttext\npos\t{GOOD}\nneg\t{BAD}\n" + f"pos\t{GOOD} !\nneg\t{BAD} ?\n" * 30)
+    return here
+
+
+def ran(capsys, *words):
+    assert main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys, *words):
+    assert main(list(words)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("elman: ")
+    assert said.count("\n") == 1
+    return said
+
+
+def scores(capsys, *words):
+    return json.loads(ran(capsys, "score", *words, "--json"))
+
+
+def test_texts_from_training_to_prediction(texts, capsys):
+    said = ran(capsys, "train", "classify", "train.tsv", *SMALL)
+    assert "fused: one kernel a sequence" in said
+    assert "accuracy  100.00%" in said
+    assert scores(capsys, "runs/classify", "train.tsv")["accuracy"] == 1.0
+    (texts / "new.txt").write_text("good film\nboring film\n")
+    assert [line.split("\t")[0] for line in ran(capsys, "predict", "runs/classify", "new.txt").splitlines()] == [
+        "pos",
+        "neg",
+    ]
+    first = json.loads(ran(capsys, "predict", "runs/classify", "new.txt", "--json").splitlines()[0])
+    assert first["label"] == "pos"
+    assert sum(first["p"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(texts, capsys):
+    train = ["train", "classify", "train.tsv", *SMALL, "--dropout", "0.3", "--average", "0.9", "--schedule", "constant"]
+    ran(capsys, *train, "--run", "whole")
+    ran(capsys, *train, "--run", "half", "--steps", "17")
+    ran(capsys, "train", "classify", "--run", "half", "--resume", "--steps", "40")
+    files = [(texts / run / "training.safetensors").read_bytes() for run in ("whole", "half")]
+    heads = [data[: 8 + int.from_bytes(data[:8], "little")] for data in files]
+    assert files[0][len(heads[0]) :] == files[1][len(heads[1]) :]
+    assert (texts / "whole/model.safetensors").read_bytes() == (texts / "half/model.safetensors").read_bytes()
+
+
+def test_digits_drawn_here_in_every_reading(here, capsys):
+    small = "--hidden 8 --steps 3 --batch 16 --augment 0.5".split()
+    for how in (["--by", "columns"], ["--by", "pixels", "--both"], ["--grid", "--block", "5"]):
+        said = ran(capsys, "train", "classify", *small, *how)
+        assert "digits drawn here: 1,800 pictures of 10 labels" in said
+
+
+def test_pictures_of_a_folder(here, capsys):
+    from PIL import Image
+
+    for label, shade in (("dark", 30), ("light", 220)):
+        (here / "all" / label).mkdir(parents=True)
+        for i in range(12):
+            Image.new("L", (6, 5), shade + i).save(here / "all" / label / f"{i}.png")
+    ran(capsys, "train", "classify", "all", *SMALL)
+    Image.new("RGB", (12, 10), (210, 210, 210)).save(here / "new.png")  # of another size and in colour
+    assert ran(capsys, "predict", "runs/classify", "new.png").startswith("light\t")
+    assert "is no folder" in refused(capsys, "score", "runs/classify", "new.png")
+
+
+def test_series_of_unequal_lengths(here, capsys):
+    lines = [f"{','.join(str(s * t) for t in range(4 + i % 3))}:{s}" for i in range(24) for s in (1, -1)]
+    (here / "x.ts").write_text("@classLabel true 1 -1\n@data\n" + "\n".join(lines) + "\n")
+    ran(capsys, "train", "classify", "x.ts", *SMALL, "--pool", "mean", "--augment", "0.5", "--validation", "x.ts")
+    assert scores(capsys, "runs/classify")["accuracy"] == 1.0
+    (here / "wide.ts").write_text("@classLabel true 1 -1\n@data\n1,2:3,4:1\n")
+    assert "wide.ts, line 3 has 2 variables; training had 1" in refused(capsys, "score", "runs/classify", "wide.ts")
+
+
+WRONG = {
+    "no such file": ["none.tsv"],
+    "--validation 2: neither a share": ["train.tsv", "--validation", "2"],
+    "--grid reads pictures; these are texts": ["train.tsv", "--grid"],
+    "--kind texts needs a file": ["--kind", "texts"],
+    "--dropout 1.0: must be below 1": ["train.tsv", "--dropout", "1"],
+    "all 2 examples have the label 'pos'": ["one.tsv", "--validation", "0"],
+    "2 examples are too few to hold 0.9 of them back": ["one.tsv", "--validation", "0.9"],
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_bad_input_leaves_nothing_behind(texts, capsys, message):
+    (texts / "one.tsv").write_text("pos\tgood\npos\tfine\n")
+    assert message in refused(capsys, "train", "classify", *WRONG[message])
+    assert not (texts / "runs").exists()
+
+
+def test_bad_input_to_a_trained_run(texts, capsys):
+    ran(capsys, "train", "classify", "train.tsv", *SMALL, "--steps", "2", "--validation", "0")
+    (texts / "new.tsv").write_text("pos\tgood\nmixed\tso so\n")
+    message = "new.tsv, line 2: the label 'mixed' was never seen in training, which had neg, pos"
+    assert message in refused(capsys, "score", "runs/classify", "new.tsv")
+    assert "held nothing back" in refused(capsys, "score", "runs/classify")
+    assert "classify does not write" in refused(capsys, "sample", "runs/classify")
+    (texts / "runs/classify/classify.json").write_text('{"labels": 3}')
+    assert "does not fit this version" in refused(capsys, "predict", "runs/classify", "new.tsv")
+    (texts / "train.tsv").write_text(f"pos\t{GOOD}\nneg\t{BAD}\n")
+    (texts / "runs/classify/classify.json").unlink()
+    assert "classify.json is missing" in refused(capsys, "train", "classify", "--resume", "--steps", "9")
+
+
+def test_pooling_looks_at_what_is_there():
+    lengths, _ = irregular(5, 4)
+    lengths = lengths.clamp(min=1)
+    y = torch.randn(5, 4, 6)
+    y[torch.arange(5)[:, None] >= lengths] = 0
+    for b, n in enumerate(lengths.tolist()):
+        row = y[:n, b]
+        torch.testing.assert_close(pooled(y, lengths, "mean", False)[b], row.mean(0))
+        torch.testing.assert_close(pooled(y, lengths, "max", True)[b], row.max(0).values)
+        torch.testing.assert_close(pooled(y, lengths, "last", False)[b], row[-1])
+        torch.testing.assert_close(pooled(y, lengths, "last", True)[b], torch.cat([row[-1, :3], row[0, 3:]]))
+
+
+def test_f1_by_hand():
+    found, there = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1])
+    assert macro_f1(found, there, 3) == pytest.approx((2 * 1 / (2 + 1) + 2 * 2 / (2 + 3)) / 2)
+
+
+def test_pictures_in_blocks_are_the_pictures():
+    task = Classify(Options(grid=True, block=4, hidden=2, steps=1))
+    x, _ = task.reading.batch(task.training[:2], training=False)
+    assert x.shape == (2, 5, 5, 16)
+    whole = (task.training[1].pixels[..., 0].float() / 255 - task.reading.mean) / task.reading.deviation
+    torch.testing.assert_close(x[1, 2, 3].view(4, 4), whole[8:12, 12:16])
+
+
+def test_words_seldom_seen_are_one(texts):
+    task = Classify(Options(files=("train.tsv",), least=3))
+    assert set(task.reading.lexicon.words) == {"<unk>", "!", "?", *GOOD.split(), *BAD.split()}
+    assert isinstance(task.labels, Lexicon)
+    assert Classify(Options(files=("train.tsv",), least=100)).reading.symbols == 1
+
+
+def test_the_rows_recipe_learns_mnist_a_little(real_data):
+    options = Classify.recipes["mnist-rows"].options
+    task = Classify(type(options)(**{**vars(options), "files": (str(real_data("mnist")),)}))
+    assert (len(task.training), task.batches, len(task.held_back)) == (60_000, 469, 0)
+    optimizer = torch.optim.Adam(task.model.parameters(), 3e-3)
+    for k in range(40):
+        loss = task.loss(k, ())
+        optimizer.zero_grad()
+        loss.objective.backward()
+        optimizer.step()
+    assert loss.value < 0.6 * task.guess
