@@ -1,12 +1,10 @@
-"""Text as a line of symbol numbers: files, vocabularies by byte, character or word, and aligned streams."""
+"""Text as a line of symbol numbers: vocabularies by byte, character or word, and aligned streams."""
 
 from __future__ import annotations
 
 import codecs
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,11 +23,6 @@ class Vocabulary(ABC):
 
     def __len__(self) -> int:
         return len(self.symbols)
-
-    @classmethod
-    @abstractmethod
-    def read(cls, data: bytes, name: str) -> str:
-        """The text of one file, given its bytes; name is for the error."""
 
     @abstractmethod
     def encode(self, text: str) -> Tensor:
@@ -53,10 +46,6 @@ class Bytes(Vocabulary):
     level, unit = "byte", "byte"
     symbols = tuple(f"{i:02x}" for i in range(256))
 
-    @classmethod
-    def read(cls, data: bytes, name: str) -> str:
-        return data.decode("utf-8", "surrogateescape")
-
     def encode(self, text: str) -> Tensor:
         data = text.encode("utf-8", "surrogateescape")
         return torch.from_numpy(np.frombuffer(data, np.uint8).astype(np.int64))
@@ -74,16 +63,6 @@ class Characters(Vocabulary):
     def __init__(self, symbols: Sequence[str]) -> None:
         self.symbols = tuple(symbols)
         self._codes = np.array([ord(symbol) for symbol in self.symbols], dtype=np.uint32)
-
-    @classmethod
-    def read(cls, data: bytes, name: str) -> str:
-        try:
-            return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{name} is not UTF-8 (byte 0x{data[error.start]:02x} at offset {error.start:,}): "
-                "use --level byte, or convert the file"
-            ) from None
 
     def encode(self, text: str) -> Tensor:
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
@@ -110,10 +89,6 @@ class Words(Vocabulary):
         self.symbols = tuple(symbols)
         self._ids = {symbol: i for i, symbol in enumerate(self.symbols)}
 
-    @classmethod
-    def read(cls, data: bytes, name: str) -> str:
-        return Characters.read(data, name)
-
     @staticmethod
     def split(text: str) -> list[str]:
         return [
@@ -126,21 +101,6 @@ class Words(Vocabulary):
 
     def decoder(self) -> Callable[[int], str]:
         return lambda i: "\n" if self.symbols[i] == "<eos>" else self.symbols[i] + " "
-
-
-LEVELS: dict[str, type[Vocabulary]] = {kind.level: kind for kind in (Bytes, Characters, Words)}
-
-
-def build_vocabulary(text: str, level: str, limit: int) -> Vocabulary:
-    """The vocabulary of a whole text; at word level its `limit` most frequent words, <eos> and <unk> among them."""
-    if level == "byte":
-        return Bytes()
-    if level == "char":
-        return Characters(sorted(set(text)))
-    counts = Counter(Words.split(text))
-    counts["<unk>"] = max(counts["<unk>"], 1)
-    common = [word for word, _ in counts.most_common() if word not in ("<unk>", "<eos>")]
-    return Words(["<unk>", "<eos>", *common[: limit - 2]])
 
 
 def vocabulary_from_json(saved: Any) -> Vocabulary:
@@ -156,23 +116,6 @@ def vocabulary_from_json(saved: Any) -> Vocabulary:
     if level == "word" and "<unk>" in symbols and len(set(symbols)) == len(symbols):
         return Words(symbols)
     raise DataError(f"not a vocabulary of level byte, char or word (level: {level!r})")
-
-
-def read_files(paths: Sequence[Path], level: str) -> str:
-    """The text of all files, one after another. Errors: DataError for a file missing, unreadable, or all empty."""
-    texts = []
-    for path in paths:
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file; name an existing text file") from None
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}; name a readable text file") from None
-        texts.append(LEVELS[level].read(data, str(path)))
-    text = "".join(texts)
-    if not text:
-        raise DataError(f"{', '.join(map(str, paths))}: empty; name a file with text in it")
-    return text
 
 
 class Streams:
@@ -192,14 +135,17 @@ class Streams:
                 f"the text is too short: training has {len(ids):,} symbols, one window of {window} in each of {batch} "
                 f"streams needs {batch * window + 1:,}; use a longer text, or smaller --window and --batch"
             )
-        self.window = window
-        self.x = ids[: batch * length].view(batch, length).T.contiguous()  # (length, B)
-        self.y = ids[1 : batch * length + 1].view(batch, length).T.contiguous()
+        self.window, self.length = window, length
+        self._x, self._y = (ids[at : at + batch * length].view(batch, length) for at in (0, 1))
+
+    def between(self, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets from one step of all streams to another, both (T, B) of int64."""
+        return self._x[:, start:end].T.long(), self._y[:, start:end].T.long()
 
     def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
         """Window k of all epochs: inputs and targets, both (T, B)."""
         at = (k % self.windows) * self.window
-        return self.x[at : at + self.window], self.y[at : at + self.window]
+        return self.between(at, at + self.window)
 
     def fresh(self, k: int) -> bool:
         """Whether window k begins an epoch, and so takes a fresh state."""

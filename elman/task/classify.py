@@ -31,8 +31,8 @@ class Options(SupervisedOptions):
     """What of a picture is read at each step."""
     grid: bool = False
     """Read pictures in two dimensions, from all four corners, in place of one after another."""
-    block: int = 2
-    """With --grid: the side of the blocks of pixels that are read at each place."""
+    block: int = 1
+    """Read this many values of a series at each step; with --grid, blocks of pixels with this side at each place."""
     colour: bool = False
     """Read picture files in colour."""
     augment: float = 0.0
@@ -224,7 +224,11 @@ class Classify(Supervised[Example]):
         o, K = self.options, len(self.labels)
         named = ", ".join(o.files) or "digits drawn here"
         read = f"in blocks of {o.block} x {o.block} from four corners" if o.grid else f"by {o.by}"
-        how = {"pictures": read, "texts": f"by {o.level}s, {self.reading.symbols:,} known", "series": "by values"}
+        how = {
+            "pictures": read,
+            "texts": f"by {o.level}s, {self.reading.symbols:,} known",
+            "series": f"by {o.block} values",
+        }
         wide = f"{o.layers} x {o.hidden}{' in both directions' if o.both else ''}, pool {o.pool}"
         model = f"lstm2d 4 x {o.hidden}, pool mean" if o.grid else f"{o.cell} {wide}"
         x, lengths = self.reading.batch(self.training[:2], training=False)

@@ -71,12 +71,12 @@ def stateful_loss(
     text = Streams(ids, streams, window)
     total, state = 0.0, None
     with inference(model):
-        for at in range(0, len(text.x), window):
-            x, y = text.x[at : at + window], text.y[at : at + window]
+        for at in range(0, text.length, window):
+            x, y = text.between(at, at + window)
             loss, state = cross_entropy(model, x, y, state)
             total += loss.double().sum().item()
             tick(x.numel())
-    return total / text.x.numel()
+    return total / (streams * text.length)
 
 
 def window_loss(model: LanguageModel, ids: Tensor, tick: Callable[[int], None] = lambda n: None) -> float | None:
@@ -93,7 +93,7 @@ def window_loss(model: LanguageModel, ids: Tensor, tick: Callable[[int], None] =
     total = 0.0
     with inference(model):
         for at in range(0, count, 64):
-            loss, _ = cross_entropy(model, x[:, at : at + 64], y[:, at : at + 64], None)
+            loss, _ = cross_entropy(model, x[:, at : at + 64].long(), y[:, at : at + 64].long(), None)
             total += loss.double().sum().item()
             tick(loss.numel())
     return total / y.numel()

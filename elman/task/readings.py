@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -157,8 +158,8 @@ class TimeSeries(Reading):
     def read(self, paths: Sequence[str], training: bool, labelled: bool = True) -> list[Series]:
         found = [e for path in paths for e in read_series(Path(path))]
         for e in found:
-            if hasattr(self, "width") and e.values.shape[1] != self.width:
-                raise DataError(f"{e.name} has {e.values.shape[1]} variables; training had {self.width}")
+            if hasattr(self, "mean") and e.values.shape[1] != len(self.mean):
+                raise DataError(f"{e.name} has {e.values.shape[1]} variables; training had {len(self.mean)}")
         return found
 
     def fit(self, examples: list[Series]) -> Any:
@@ -167,16 +168,17 @@ class TimeSeries(Reading):
 
     def prepare(self, saved: Any) -> None:
         self.mean, self.deviation = torch.tensor(saved["mean"]), torch.tensor(saved["deviation"])
-        self.width = len(self.mean)
+        self.width = len(self.mean) * self.options.block
 
     def length(self, example: Series) -> int:
-        return len(example.values)
+        return -(-len(example.values) // self.options.block)
 
     def batch(self, examples: list[Series], training: bool) -> tuple[Tensor, Tensor]:
         values = [(e.values - self.mean) / self.deviation for e in examples]
         if training and self.options.augment:
             values = [jitter(v, self.options.augment) for v in values]
-        return pad_sequence(values), torch.tensor([len(v) for v in values])
+        blocks = [F.pad(v, (0, 0, 0, -len(v) % self.options.block)).view(-1, self.width) for v in values]
+        return pad_sequence(blocks), torch.tensor([len(b) for b in blocks])
 
 
 def jitter(values: Tensor, strength: float) -> Tensor:

@@ -15,8 +15,9 @@ import torch
 import tyro
 from torch import Tensor, nn
 
+from elman.data.corpus import Corpus
 from elman.data.stdlib import standard_library
-from elman.data.text import Streams, Vocabulary, build_vocabulary, read_files, vocabulary_from_json
+from elman.data.text import Streams, Vocabulary, vocabulary_from_json
 from elman.errors import DataError, OptionError
 from elman.module import ways
 from elman.task.base import AT_LEAST, Loss, Recipe, SampleOptions, Score, Scores, Task, TrainOptions, check_ranges
@@ -118,7 +119,7 @@ class Text(Task):
         """A new task, or one from a run folder's own `files`. Errors: DataError, OptionError where memory is short."""
         self.options = options
         if files is None:
-            self.vocabulary: Vocabulary = build_vocabulary(self._text, options.level, options.words)
+            self.vocabulary: Vocabulary = self._corpus.vocabulary(options.words)
             self._streams = Streams(self.training, options.batch, options.window)  # refuses too short a text first
         else:
             self.vocabulary = vocabulary_from_json(files["vocabulary.json"])
@@ -128,13 +129,12 @@ class Text(Task):
     # the data
 
     @cached_property
-    def _text(self) -> str:
-        paths = [Path(name) for name in self.options.files] or standard_library()
-        return read_files(paths, self.options.level)
+    def _corpus(self) -> Corpus:
+        return Corpus([Path(name) for name in self.options.files] or standard_library(), self.options.level)
 
     @cached_property
     def _ids(self) -> Tensor:
-        return self.vocabulary.encode(self._text)
+        return self._corpus.encode(self.vocabulary)
 
     @property
     def training(self) -> Tensor:
@@ -162,7 +162,7 @@ class Text(Task):
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        digest = hashlib.sha256(self._ids.numpy().tobytes()).hexdigest()
+        digest = hashlib.sha256(self._ids.numpy().data).hexdigest()
         return {"symbols": len(self._ids), "sha256": digest}
 
     # training
@@ -222,7 +222,7 @@ class Text(Task):
         """Nats per symbol by both protocols, of files one after another or of the validation part."""
         ids = self.validation
         if paths:
-            ids = self.vocabulary.encode(read_files([Path(path) for path in paths], self.options.level))
+            ids = Corpus([Path(path) for path in paths], self.options.level).encode(self.vocabulary)
         if len(ids) < 2:
             left_out = "the validation part (--validation 0 leaves none: name a file to score)"
             raise DataError(f"{', '.join(paths) or left_out} has {len(ids)} {self.unit}s: scoring needs at least 2")

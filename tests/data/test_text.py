@@ -4,22 +4,29 @@ import json
 import re
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elman import DataError
+from elman.data import corpus
+from elman.data.corpus import Corpus
 from elman.data.stdlib import FILES, standard_library
-from elman.data.text import Bytes, Characters, Streams, Words, build_vocabulary, read_files, vocabulary_from_json
+from elman.data.text import Bytes, Characters, Streams, Words, vocabulary_from_json
+
+
+def read_files(paths, level):
+    return "".join(Corpus(paths, level).pieces())
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(min_size=1), st.sampled_from(["byte", "char"]))
 def test_bytes_and_characters_give_back_what_they_read(text, level):
-    kind = Bytes if level == "byte" else Characters
-    text = kind.read(text.encode("utf-8", "surrogatepass"), "it") if level == "byte" else text
-    vocabulary = build_vocabulary(text, level, 0)
+    if level == "byte":
+        text = text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
+    vocabulary = Bytes() if level == "byte" else Characters(sorted(set(text)))
     ids = vocabulary.encode(text)
     assert ids.dtype == torch.int64
     assert 0 <= ids.min() <= ids.max() < len(vocabulary)
@@ -34,17 +41,22 @@ def test_bytes_write_utf8_as_it_completes():
     assert [write(b) for b in "aé€".encode()] == ["a", "", "é", "", "", "€"]
 
 
-def test_words_by_frequency_with_line_ends_and_unknowns():
+def words_of(folder, text, limit):
+    (folder / "words.txt").write_text(text)
+    return Corpus([folder / "words.txt"], "word").vocabulary(limit)
+
+
+def test_words_by_frequency_with_line_ends_and_unknowns(tmp_path):
     text = "the cat\nthe dog sat\n\nthe end"
-    vocabulary = build_vocabulary(text, "word", 4)
+    vocabulary = words_of(tmp_path, text, 4)
     assert vocabulary.symbols == ("<unk>", "<eos>", "the", "cat")
     ids = vocabulary.encode(text)
     assert ids.tolist() == [2, 3, 1, 2, 0, 0, 1, 1, 2, 0]
     assert vocabulary.decode(ids[:4]) == "the cat \nthe "
 
 
-def test_words_take_unk_and_eos_written_in_the_text_as_symbols():
-    vocabulary = build_vocabulary("a <unk> b <eos> a\n", "word", 100)
+def test_words_take_unk_and_eos_written_in_the_text_as_symbols(tmp_path):
+    vocabulary = words_of(tmp_path, "a <unk> b <eos> a\n", 100)
     assert vocabulary.symbols == ("<unk>", "<eos>", "a", "b")
 
 
@@ -73,6 +85,39 @@ def test_files_that_cannot_be(tmp_path):
     (tmp_path / "latin").write_bytes(b"caf\xe9")
     assert "latin is not UTF-8 (byte 0xe9 at offset 3): use --level byte" in words(tmp_path / "latin")
     assert len(read_files([tmp_path / "latin"], "byte")) == 4
+
+
+@pytest.mark.parametrize("level", ["byte", "char", "word"])
+def test_a_text_in_pieces_and_on_disk_is_the_text(tmp_path, monkeypatch, level):
+    text = "the café\r\nis näh\n\nat the énd of\x85it all " * 30
+    for name in "ab":
+        (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    whole = Corpus([tmp_path / "a", tmp_path / "b"], level)
+    vocabulary = whole.vocabulary(9)
+    ids = whole.encode(vocabulary)
+    assert ids.dtype == torch.uint8
+    assert torch.equal(vocabulary.encode(read_files(whole.paths, level)), ids.long())
+    monkeypatch.setattr(corpus, "PIECE", 7)
+    monkeypatch.setattr(corpus, "LARGE", 100)
+    maps, memmap = [], np.memmap
+    monkeypatch.setattr(corpus.np, "memmap", lambda *how, **more: maps.append(how) or memmap(*how, **more))
+    assert whole.vocabulary(9).symbols == vocabulary.symbols
+    again = whole.encode(vocabulary)
+    assert torch.equal(again, ids)
+    assert len(maps) == 1
+    (tmp_path / "b").write_bytes(b"caf\xc3\xa9, caf\xe9")
+    if level != "byte":
+        with pytest.raises(DataError, match="byte 0xe9 at offset 10"):
+            whole.vocabulary(9)
+
+
+def test_many_words_take_more_bytes(tmp_path):
+    (tmp_path / "a").write_text(" ".join(str(i) for i in range(40_000)))
+    words = Corpus([tmp_path / "a"], "word")
+    assert words.encode(words.vocabulary(300)).dtype == torch.int16
+    ids = words.encode(words.vocabulary(50_000))
+    assert ids.dtype == torch.int32
+    assert len(ids.unique()) == 40_000
 
 
 def test_unknown_characters_are_named():

@@ -1,0 +1,102 @@
+"""Text files read in pieces: vocabularies and symbol numbers of texts that need not fit in memory."""
+
+from __future__ import annotations
+
+import codecs
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elman.data.text import Bytes, Characters, Vocabulary, Words
+from elman.errors import DataError
+
+PIECE = 1 << 24  # bytes or characters read at once
+LARGE = 1 << 27  # bytes: from here on the symbol numbers of a text lie in a temporary file
+
+
+class Corpus:
+    """Files one after another as one text. Errors: DataError for a file missing, unreadable, or all empty."""
+
+    def __init__(self, paths: Sequence[Path], level: str) -> None:
+        self.paths, self.level = paths, level
+
+    def pieces(self) -> Iterator[str]:
+        """The text, piece after piece; at word level a piece ends where a line does.
+
+        Bytes are given as they are, those that are not UTF-8 as surrogates; else line ends are read as newlines.
+        """
+        rest, empty = "", True
+        for path in self.paths:
+            for piece in self._read(path):
+                empty = False
+                if self.level == "word":
+                    whole, end, rest = (rest + piece).rpartition("\n")
+                    piece = whole + end
+                yield piece
+        if rest:
+            yield rest
+        if empty:
+            raise DataError(f"{', '.join(map(str, self.paths))}: empty; name a file with text in it")
+
+    def _read(self, path: Path) -> Iterator[str]:
+        how = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+        how = how if self.level == "byte" else {"encoding": "utf-8-sig"}
+        try:
+            with open(path, **how) as file:  # type: ignore[call-overload]
+                while piece := file.read(PIECE):
+                    yield piece
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file; name an existing text file") from None
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}; name a readable text file") from None
+        except UnicodeDecodeError:
+            offset, value = first_that_is_not_utf8(path)
+            raise DataError(
+                f"{path} is not UTF-8 (byte 0x{value:02x} at offset {offset:,}): use --level byte, or convert the file"
+            ) from None
+
+    def vocabulary(self, limit: int) -> Vocabulary:
+        """The symbols of the whole text; at word level its `limit` most frequent words, <eos> and <unk> among them."""
+        if self.level == "byte":
+            return Bytes()
+        if self.level == "char":
+            return Characters(sorted(set[str]().union(*map(set, self.pieces()))))
+        counts = Counter[str]()
+        for piece in self.pieces():
+            counts.update(Words.split(piece))
+        counts["<unk>"] = max(counts["<unk>"], 1)
+        common = [word for word, _ in counts.most_common() if word not in ("<unk>", "<eos>")]
+        return Words(["<unk>", "<eos>", *common[: limit - 2]])
+
+    def encode(self, vocabulary: Vocabulary) -> Tensor:
+        """Symbol numbers (N,), of the smallest integer type that holds them.
+
+        A large text's lie in a temporary file, which the system reads as it is needed and removes with the process.
+        """
+        dtype = next(t for t in (np.uint8, np.int16, np.int32) if len(vocabulary) <= np.iinfo(t).max + 1)
+        parts = (vocabulary.encode(piece).numpy().astype(dtype) for piece in self.pieces())
+        if sum(path.stat().st_size for path in self.paths if path.is_file()) < LARGE:
+            return torch.from_numpy(np.concatenate(list(parts)))
+        with tempfile.TemporaryFile() as file:
+            for part in parts:
+                file.write(part.tobytes())
+            file.flush()
+            return torch.from_numpy(np.memmap(file, dtype, "r+"))
+
+
+def first_that_is_not_utf8(path: Path) -> tuple[int, int]:
+    """Where a file stops being UTF-8, and the byte that stands there."""
+    decoder, read = codecs.getincrementaldecoder("utf-8")(), 0
+    with open(path, "rb") as file:
+        while True:
+            held, block = len(decoder.getstate()[0]), file.read(PIECE)
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                return read - held + error.start, error.object[error.start]
+            read += len(block)
