@@ -12,12 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from elman.cell import GRU, LSTM, Cell, Elman, ElmanReLU
+from elman.cell import Cell, DropConnect
 from elman.data.text import Streams
 from elman.errors import DivergenceError
 from elman.module import Stacked
 
-CELLS: dict[str, type[Cell]] = {"elman": Elman, "elman-relu": ElmanReLU, "gru": GRU, "lstm": LSTM}
 WINDOW = 256  # of the second score
 
 
@@ -25,32 +24,67 @@ class LanguageModel(nn.Module):
     """p(next symbol | all before): embedding, a stack of recurrent layers, softmax over the vocabulary.
 
     Shapes: ids (T, B) of int64 -> logits (T, B, V) and the state. `embedding` of 0 means one-hot input, which makes
-    the first layer's U the table itself. Dropout acts on the embedding and on every layer's output.
+    the first layer's U the table itself. Dropout acts on the embedding and on every layer's output, anew at each step
+    or, with `locked`, by one mask a window; `weight_dropout` on the recurrent weights W. With `tied` the embedding is
+    the output layer too (Press, Wolf 2016, arXiv:1608.05859), and the last layer has its width.
     """
 
     def __init__(
-        self, symbols: int, cell: type[Cell], hidden: int, layers: int, embedding: int, dropout: float
+        self,
+        symbols: int,
+        cell: type[Cell],
+        hidden: int,
+        layers: int,
+        embedding: int,
+        dropout: float = 0.0,
+        *,
+        locked: bool = False,
+        weight_dropout: float = 0.0,
+        tied: bool = False,
     ) -> None:
         super().__init__()
-        self.symbols = symbols
+        self.symbols, drop = symbols, LockedDropout if locked else nn.Dropout
         self.embedding = nn.Embedding(symbols, embedding) if embedding else None
         widths = [embedding or symbols, *[hidden] * layers]
-        parts: list[nn.Module] = [nn.Dropout(dropout)] if embedding else []
+        widths[-1] = embedding if tied else hidden
+        parts: list[nn.Module] = [drop(dropout)] if embedding else []
         for below, above in pairwise(widths):
-            parts += [cell(below, above), nn.Dropout(dropout)]
+            made = cell(below, above)
+            parts += [DropConnect(made, "W.weight", weight_dropout) if weight_dropout else made, drop(dropout)]
         self.recurrent = Stacked(*parts)
-        self.output = nn.Linear(hidden, symbols)
+        self.output = nn.Linear(widths[-1], symbols)
+        self.tied = tied
+        if tied and self.embedding is not None:
+            del self.output.weight  # the embedding's stands in for it
+            nn.init.normal_(self.embedding.weight, std=embedding**-0.5)
 
     def forward(self, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         if self.embedding is None:
-            x = F.one_hot(ids, self.symbols).to(self.output.weight.dtype)  # (T, B, V)
+            x = F.one_hot(ids, self.symbols).to(self.output.bias.dtype)  # (T, B, V)
         else:
             x = self.embedding(ids)  # (T, B, E)
         y, state = self.recurrent(x, state)  # (T, B, H)
-        return self.output(y), state
+        weight = self.embedding.weight if self.tied and self.embedding is not None else self.output.weight
+        return F.linear(y, weight, self.output.bias), state
 
     def initial(self, batch_size: int) -> Any:
         return self.recurrent.initial(batch_size)
+
+
+class LockedDropout(nn.Module):
+    """Dropout with one mask for all steps of a window, one a row. Shapes: (T, B, H). Source: Gal, Ghahramani (2016)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.rate:
+            return x
+        return x * torch.empty_like(x[:1]).bernoulli_(1 - self.rate).div_(1 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f"{self.rate}"
 
 
 def cross_entropy(model: LanguageModel, x: Tensor, y: Tensor, state: Any) -> tuple[Tensor, Any]:

@@ -21,7 +21,8 @@ from elman.data.text import Streams, Vocabulary, vocabulary_from_json
 from elman.errors import DataError, OptionError
 from elman.module import ways
 from elman.task.base import AT_LEAST, Loss, Recipe, SampleOptions, Score, Scores, Task, TrainOptions, check_ranges
-from elman.task.language import CELLS, LanguageModel, cross_entropy, stateful_loss, window_loss, write
+from elman.task.language import LanguageModel, cross_entropy, stateful_loss, window_loss, write
+from elman.task.networks import CELLS, CellName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Options(TrainOptions):
     validation: float = 0.1
     """The last part of the text, held back to validate."""
 
-    cell: Literal["elman", "elman-relu", "gru", "lstm"] = "lstm"
+    cell: CellName = "lstm"
     """The recurrent cell."""
     hidden: int = 320
     """Width of each recurrent layer."""
@@ -47,6 +48,12 @@ class Options(TrainOptions):
     """Width of a symbol's embedding; 0: one-hot input."""
     dropout: float = 0.0
     """Probability of dropping an entry of the embedding and of each layer's output."""
+    locked: bool = False
+    """Drop the same entries at all steps of a window, in place of others at each."""
+    weight_dropout: float = 0.0
+    """Probability of dropping a recurrent weight, one mask a window."""
+    tied: bool = False
+    """The embedding is the output layer too; the last layer then has the embedding's width."""
     start: float | None = None
     """Standard deviation of normal initial weights, with zero biases; None: each cell's own."""
 
@@ -66,16 +73,19 @@ class Options(TrainOptions):
         object.__setattr__(self, "files", tuple(str(Path(name).absolute()) for name in self.files))
 
 
-LEAST = {**AT_LEAST, "words": 3, "validation": 0, "hidden": 1, "layers": 1, "embedding": 0, "dropout": 0, "start": 0,
+LEAST = {**AT_LEAST, "words": 3, "validation": 0, "hidden": 1, "layers": 1, "embedding": 0, "dropout": 0,
+         "weight_dropout": 0, "start": 0,
          "batch": 1, "window": 1, "sample_length": 1, "sample_temperature": 0}  # fmt: skip
 
 
 def check(options: Options) -> None:
     """Errors: OptionError naming the option that cannot be."""
     check_ranges(options, LEAST)
-    for name in ("validation", "dropout", "smoothing"):
+    for name in ("validation", "dropout", "weight_dropout", "smoothing"):
         if getattr(options, name) >= 1:
-            raise OptionError(f"--{name} {getattr(options, name)}: must be below 1")
+            raise OptionError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be below 1")
+    if options.tied and not options.embedding:
+        raise OptionError("--tied ties the output to the embedding, and --embedding 0 makes none; give it a width")
 
 
 RECIPES: dict[str, Recipe] = {
@@ -259,7 +269,10 @@ def build_model(o: Options, symbols: int) -> LanguageModel:
     """The network, its weights fixed by the seed. Errors: OptionError where it does not fit in memory."""
     torch.manual_seed(o.seed)
     try:
-        model = LanguageModel(symbols, CELLS[o.cell], o.hidden, o.layers, o.embedding, o.dropout)
+        model = LanguageModel(
+            symbols, CELLS[o.cell], o.hidden, o.layers, o.embedding, o.dropout,
+            locked=o.locked, weight_dropout=o.weight_dropout, tied=o.tied,
+        )  # fmt: skip
     except (RuntimeError, MemoryError, OverflowError):
         sizes = f"--hidden {o.hidden} --layers {o.layers} --embedding {o.embedding}"
         raise OptionError(f"a model of {sizes} does not fit in memory: choose smaller ones") from None

@@ -14,7 +14,8 @@ from elman.checkpoint import RunFolder
 from elman.console import Report
 from elman.data.stdlib import standard_library
 from elman.task.base import SampleOptions
-from elman.task.language import CELLS, LanguageModel, choose, stateful_loss, window_loss, write
+from elman.task.language import LanguageModel, LockedDropout, choose, stateful_loss, window_loss, write
+from elman.task.networks import CELLS
 from elman.task.text import RECIPES, Options, Text
 from elman.train import Training, make_optimizer
 
@@ -197,6 +198,34 @@ def test_words_and_bytes_train_too(text_file):
         assert task.unit == unit
         assert task.loss(0, task.initial()).value == pytest.approx(task.guess, rel=0.2)
         assert len("".join(task.write(SampleOptions(length=20)))) > 0
+
+
+def test_tied_embeddings_are_one_table(text_file):
+    task = Text(Options(files=(str(text_file),), tied=True, locked=True, weight_dropout=0.2, layers=2, **SMALL))
+    names = dict(task.model.named_parameters())
+    assert "output.weight" not in names
+    assert task.model.recurrent.initial(3)[-1].h.shape == (3, SMALL["embedding"])
+    loss = task.loss(0, task.initial())
+    loss.objective.backward()
+    assert all(p.grad.abs().max() > 0 for p in names.values())
+    x, _ = task._streams[0]
+    task.model.eval()
+    logits, _ = task.model(x)
+    y, _ = task.model.recurrent(task.model.embedding(x))
+    torch.testing.assert_close(logits, y @ names["embedding.weight"].T + names["output.bias"])
+    assert len("".join(task.write(SampleOptions(length=20)))) == 20
+    with pytest.raises(OptionError, match="--embedding 0 makes none"):
+        Options(tied=True, embedding=0)
+
+
+def test_locked_dropout_has_one_mask_a_window():
+    torch.manual_seed(0)
+    drop, x = LockedDropout(0.5), torch.ones(6, 3, 40)
+    y = drop(x)
+    assert torch.equal(y, y[:1].expand_as(y))
+    assert set(y.unique().tolist()) == {0.0, 2.0}
+    assert not torch.equal(y[0, 0], y[0, 1])  # each row has its own
+    assert torch.equal(drop.eval()(x), x)
 
 
 def test_the_standard_library_is_the_default_text():
