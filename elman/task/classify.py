@@ -163,7 +163,7 @@ class Classify(Supervised[Example]):
     higher: ClassVar[bool] = True
     examples: ClassVar[tuple[str, ...]] = (
         "elman train classify                                       digits drawn here, a minute",
-        "elman train classify MNISTFOLDER --recipe mnist-rows       then: elman score runs/classify MNISTFOLDER",
+        "elman train classify mnist --recipe mnist-rows             fetched once; then: elman score runs/classify mnist",
         "elman train classify pictures/ --grid                      pictures/cat/1.png, pictures/dog/1.png, ...",
         "elman train classify train.tsv --validation dev.tsv --recipe sentences",
         "elman train classify GunPoint_TRAIN.ts --recipe series     then: elman score runs/classify GunPoint_TEST.ts",

@@ -15,6 +15,7 @@ import tyro
 from torch import Tensor, nn
 
 from elman.data.batches import Batches, in_turn
+from elman.data.download import kept, located
 from elman.errors import DataError, OptionError
 from elman.task.base import AT_LEAST, Loss, Scores, Task, TrainOptions, check_ranges
 
@@ -43,7 +44,7 @@ class SupervisedOptions(TrainOptions):
                 f"--validation {self.validation}: neither a share from 0 to below 1 nor an existing file; "
                 "give one of these"
             )
-        object.__setattr__(self, "files", tuple(str(Path(name).absolute()) for name in self.files))
+        object.__setattr__(self, "files", tuple(map(kept, self.files)))
         if self.share is None:
             object.__setattr__(self, "validation", str(Path(self.validation).absolute()))
 
@@ -113,7 +114,7 @@ class Supervised(Task, Generic[E]):
     def _split(self) -> tuple[list[E], list[E]]:
         """The examples to train on, and those held back."""
         o = self.options
-        examples = self.read(o.files, training=True) if o.files else self.made()
+        examples = self.read(find(o.files), training=True) if o.files else self.made()
         if o.share is None:
             return examples, self.read([o.validation], training=False)
         count = round(len(examples) * o.share)
@@ -143,7 +144,7 @@ class Supervised(Task, Generic[E]):
     def data(self) -> dict[str, Any]:
         named = [*self.options.files, *([self.options.validation] if self.options.share is None else [])]
         found = {"examples": len(self.training), "held_back": len(self.held_back)}
-        return {**found, "sha256": fingerprint(named)} if named else found
+        return {**found, "sha256": fingerprint(find(named))} if named else found
 
     @cached_property
     def _batches(self) -> Batches:
@@ -166,7 +167,7 @@ class Supervised(Task, Generic[E]):
     def score(self, paths: Sequence[str] = (), tick: Callable[[int], None] = lambda n: None) -> Scores:
         if not paths and not self.has_validation:
             raise DataError("this run held nothing back to validate: name a file to score, as in: elman score RUN FILE")
-        return self.figures(self.read(paths, training=False) if paths else self.held_back, tick)
+        return self.figures(self.read(find(paths), training=False) if paths else self.held_back, tick)
 
     @torch.no_grad()
     def figures(self, examples: list[E], tick: Callable[[int], None] = lambda n: None) -> Scores:
@@ -182,6 +183,11 @@ class Supervised(Task, Generic[E]):
         for numbers in in_turn([self.length(e) for e in examples], 4 * self.options.batch):
             yield numbers
             tick(len(numbers))
+
+
+def find(names: Sequence[str]) -> list[str]:
+    """Where files and sets of these names lie; sets are fetched."""
+    return [str(located(name)) for name in names]
 
 
 def fingerprint(paths: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ import tyro
 from torch import Tensor, nn
 
 from elman.data.corpus import Corpus
+from elman.data.download import kept, located
 from elman.data.stdlib import standard_library
 from elman.data.text import Streams, Vocabulary, vocabulary_from_json
 from elman.errors import DataError, OptionError
@@ -70,7 +71,7 @@ class Options(TrainOptions):
 
     def __post_init__(self) -> None:
         check(self)
-        object.__setattr__(self, "files", tuple(str(Path(name).absolute()) for name in self.files))
+        object.__setattr__(self, "files", tuple(map(kept, self.files)))
 
 
 LEAST = {**AT_LEAST, "words": 3, "validation": 0, "hidden": 1, "layers": 1, "embedding": 0, "dropout": 0,
@@ -140,7 +141,7 @@ class Text(Task):
 
     @cached_property
     def _corpus(self) -> Corpus:
-        return Corpus([Path(name) for name in self.options.files] or standard_library(), self.options.level)
+        return Corpus([*map(located, self.options.files)] or standard_library(), self.options.level)
 
     @cached_property
     def _ids(self) -> Tensor:
@@ -232,7 +233,7 @@ class Text(Task):
         """Nats per symbol by both protocols, of files one after another or of the validation part."""
         ids = self.validation
         if paths:
-            ids = Corpus([Path(path) for path in paths], self.options.level).encode(self.vocabulary)
+            ids = Corpus([*map(located, paths)], self.options.level).encode(self.vocabulary)
         if len(ids) < 2:
             left_out = "the validation part (--validation 0 leaves none: name a file to score)"
             raise DataError(f"{', '.join(paths) or left_out} has {len(ids)} {self.unit}s: scoring needs at least 2")
