@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,3 +46,14 @@ def read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, row
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: {error}; mend the line") from None
+
+
+def input_lines() -> Iterator[tuple[int, str]]:
+    """Number and text of each line of standard input, as it comes. Errors: DataError."""
+    for number, data in enumerate(sys.stdin.buffer, 1):
+        try:
+            yield number, data.decode("utf-8-sig").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"standard input, line {number}: byte 0x{data[error.start]:02x} is not UTF-8; convert the input"
+            ) from None
