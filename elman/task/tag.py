@@ -105,7 +105,7 @@ class Tag(Supervised[Tagged]):
         return [s for path in paths for s in read_tagged(Path(path), self.options.column)]
 
     def made(self) -> list[Tagged]:
-        return grammar_sentences(800, seed=1)
+        return grammar_sentences(600, seed=1)
 
     def fit(self, examples: list[Tagged]) -> dict[str, Any]:
         """Labels of what is held back of the same files are known too, however rare; those of another file must be."""

@@ -44,10 +44,10 @@ class Spelling(nn.Module):
     Shapes: characters (L, U), letters (U,) -> (U, 2 H).
     """
 
-    def __init__(self, symbols: int, embedding: int, hidden: int, cell: str, dropout: float) -> None:
+    def __init__(self, symbols: int, embedding: int, hidden: int, cell: str) -> None:
         super().__init__()
         make = CELLS[cell]
-        self.embedding = nn.Sequential(nn.Embedding(symbols, embedding), nn.Dropout(dropout))
+        self.embedding = nn.Embedding(symbols, embedding)
         self.recurrent = Bidirectional(make(embedding, hidden), make(embedding, hidden))
 
     def forward(self, characters: Tensor, letters: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Tagger(nn.Module):
         super().__init__()
         o = options
         self.words = nn.Sequential(WordDropout(o.word_dropout), nn.Embedding(words, o.embedding))
-        self.spelling = Spelling(symbols, o.letter_embedding, o.letter_hidden, o.cell, o.dropout)
+        self.spelling = Spelling(symbols, o.letter_embedding, o.letter_hidden, o.cell)
         self.dropout = nn.Dropout(o.dropout)
         width = o.embedding + 2 * o.letter_hidden
         self.recurrent = stack(o.cell, width, o.hidden, o.layers, True, o.dropout)
