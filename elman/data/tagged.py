@@ -107,7 +107,7 @@ def column_rows(lines: list[str]) -> list[Row]:
 
 
 def conllu_tag(path: Path, rows: list[Row], column: str) -> Callable[[list[str]], str]:
-    """What takes a word's tag from its cells. Errors: DataError where no word has one."""
+    """What takes a word's tag from its cells. Errors: DataError where it is _ for all words."""
     name = "upos" if column == "auto" else column
     if column.isdigit() and 0 < int(column) <= len(CONLLU):
         name = CONLLU[int(column) - 1]
@@ -115,7 +115,8 @@ def conllu_tag(path: Path, rows: list[Row], column: str) -> Callable[[list[str]]
     def tag(cells: list[str]) -> str:
         return cells[CONLLU.index(name)] if name in CONLLU else features(cells).get(name, "_")
 
-    if any(cells and tag(cells) != "_" for _, cells in rows):
+    given = [tag(cells) for _, cells in rows if cells]
+    if not given or set(given) != {"_"}:
         return tag
     some = sorted({feature for _, cells in rows if cells for feature in features(cells)})
     there = f"columns {', '.join(CONLLU)}; features {', '.join(some) or '(none)'}"

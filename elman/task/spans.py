@@ -38,7 +38,9 @@ def spans(tags: Sequence[str]) -> set[Span]:
 
 
 def span_f1(right: Iterable[Sequence[str]], found: Iterable[Sequence[str]]) -> tuple[float, float, float]:
-    """F1, precision and recall of exact spans over sentences; 0 where there is none."""
-    pairs = [(spans(a), spans(b)) for a, b in zip(right, found)]
-    both, there, said = (sum(map(len, sets)) for sets in ([a & b for a, b in pairs], *zip(*pairs)))
+    """F1, precision and recall of exact spans over sentences; 0 where there are none to divide by."""
+    both = there = said = 0
+    for tags, guess in zip(right, found):
+        a, b = spans(tags), spans(guess)
+        both, there, said = both + len(a & b), there + len(a), said + len(b)
     return 2 * both / max(there + said, 1), both / max(said, 1), both / max(there, 1)
