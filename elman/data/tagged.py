@@ -35,7 +35,7 @@ def read_tagged(path: Path, column: str) -> list[Tagged]:
     CoNLL-U, where the name says so or the first word's line has its ten columns: `column` is the name of a column, a
     number from 1, or the name of a feature, `_` where a word lacks it; auto: upos. Words whose id is a range or has a
     point are left out. Any other file: a word, then other columns, between tabs or, where a line has none, white
-    space; `column` is a number, auto: the last. Errors: DataError.
+    space, the same number on each line; `column` is a number, auto: the last. Errors: DataError.
     """
     lines = read_lines(path)
     if is_conllu(path, lines):
@@ -43,12 +43,7 @@ def read_tagged(path: Path, column: str) -> list[Tagged]:
         return put_together(path, rows, 1, conllu_tag(path, rows, column))
     rows = column_rows(lines)
     at = column_number(path, rows, column)
-    for number, cells in rows:
-        if 0 < len(cells) <= at:
-            raise DataError(
-                f"{path}, line {number}: {shown_count(cells)}; it needs a word and, in column {at + 1}, its tag"
-            )
-    return put_together(path, rows, 0, lambda cells: cells[at])
+    return put_together(path, even(path, rows, at), 0, lambda cells: cells[at])
 
 
 def read_words(path: Path, column: str, labels: Collection[str]) -> list[Tagged]:
@@ -62,7 +57,7 @@ def read_words(path: Path, column: str, labels: Collection[str]) -> list[Tagged]
         return put_together(path, conllu_rows(path, lines), 1)
     rows = column_rows(lines)
     if is_columns(lines, rows, column, labels):
-        return put_together(path, rows, 0)
+        return put_together(path, even(path, rows, 1), 0)
     texts = ((number, tuple(line.split())) for number, line in enumerate(lines, 1))
     found = [Tagged(words, None, str(path), (number,) * len(words)) for number, words in texts if words]
     return nonempty(path, found)
@@ -135,6 +130,22 @@ def column_number(path: Path, rows: list[Row], column: str) -> int:
     if not column.isdigit() or int(column) < 1:
         raise DataError(f"{path}: --column {column} names a column of CoNLL-U; in this file give its number, 1 or more")
     return int(column) - 1
+
+
+def even(path: Path, rows: list[Row], at: int) -> list[Row]:
+    """Rows that have a column `at`, and all the same columns. Errors: DataError."""
+    first, width = next(((number, len(cells)) for number, cells in rows if cells), (0, 0))
+    for number, cells in rows:
+        if 0 < len(cells) <= at:
+            raise DataError(
+                f"{path}, line {number}: {shown_count(cells)}; it needs a word and, in column {at + 1}, its tag"
+            )
+        if cells and len(cells) != width:
+            raise DataError(
+                f"{path}, line {number}: {shown_count(cells)}; line {first} has {width}: put tabs between columns "
+                "where words have spaces, and a blank line between sentences"
+            )
+    return rows
 
 
 def put_together(path: Path, rows: list[Row], word: int, tag: Callable[[list[str]], str] | None = None) -> list[Tagged]:

@@ -92,7 +92,7 @@ class Tag(Supervised[Tagged]):
     recipes: ClassVar[dict[str, Recipe]] = RECIPES
     higher: ClassVar[bool] = True
     examples: ClassVar[tuple[str, ...]] = (
-        "elman train tag                                            sentences made here, half a minute",
+        "elman train tag                                            sentences made here, a few seconds",
         "elman train tag train.conllu --validation dev.conllu --recipe words-and-characters",
         "elman train tag train.conllu --column Number               a feature in place of the part of speech",
         "elman train tag entities.txt --column 4                    word, ..., tag in the fourth column",
@@ -120,6 +120,8 @@ class Tag(Supervised[Tagged]):
 
     def prepare(self, files: dict[str, Any]) -> None:
         saved = files["tag.json"]
+        if not isinstance(saved, dict):
+            raise DataError(f"tag.json holds no lists of words: {saved!r:.60}")
         self.labels = Lexicon.from_json(saved["labels"])
         self.words = Lexicon.from_json(saved["words"], "<unknown>")
         self.characters = Lexicon.from_json(saved["characters"], "<unknown>")

@@ -73,9 +73,10 @@ def test_columns(tmp_path, between):
 
 def test_many_columns_and_words_with_spaces(tmp_path):
     path = write(
-        tmp_path, "-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nrejects VBZ B-VP O\n-DOCSTART- -X- O O\nPeter NNP A B\n"
+        tmp_path,
+        "-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nrejects VBZ B-VP O\n-DOCSTART- -X- O O\nPeter NNP B-NP B-PER\n",
     )
-    assert [s.tags for s in read_tagged(path, "auto")] == [("B-ORG", "O"), ("B",)]
+    assert [s.tags for s in read_tagged(path, "auto")] == [("B-ORG", "O"), ("B-PER",)]
     assert [s.tags for s in read_tagged(path, "2")] == [("NNP", "VBZ"), ("NNP",)]
     path = write(tmp_path, "New York\tB-LOC\nis\tO\n")
     assert read_tagged(path, "auto")[0].words == ("New York", "is")
@@ -92,7 +93,7 @@ def test_words_to_be_tagged(tmp_path, conllu):
     assert words(write(tmp_path, "the DET\ncan NOUN\n\na DET\n")) == ["the can", "a"]
     assert words(write(tmp_path, "the DET x\ncan NOUN x\n"), "2") == ["the can"]
     assert words(write(tmp_path, "the DET\ncan\n")) == ["the DET", "can"]
-    assert words(write(tmp_path, "the\t?\ncan\n")) == ["the can"]
+    assert words(write(tmp_path, "the\t?\ncan\t\n")) == ["the can"]
     assert read_words(write(tmp_path, "a b\n\nc\n"), "auto", ())[1].at(0).endswith("tags.txt, line 3")
 
 
@@ -101,6 +102,7 @@ BAD = {
     "tags.txt, line 1: 2 columns, 'a DET'; it needs a word and, in column 4, its tag": ("a DET\n", "4"),
     "tags.txt: --column upos names a column of CoNLL-U; in this file give its number": ("a DET\n", "upos"),
     "tags.txt: --column 0 names": ("a DET\n", "0"),
+    "tags.txt, line 4: 3 columns, 'New York LOC'; line 2 has 2: put tabs": ("\na O\n\nNew York LOC\n", "auto"),
     "tags.txt holds no words": ("\n \n", "auto"),
     "tags.txt, line 2: an empty tag": ("a\tDET\nb\t\n", "auto"),
     "tags.txt, line 2: an empty word": ("a\tDET\n\tDET\n", "auto"),
