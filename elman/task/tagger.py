@@ -12,6 +12,8 @@ from elman.data.lexicon import Lexicon
 from elman.module import Bidirectional
 from elman.task.networks import CELLS, WordDropout, pooled, stack
 
+PART = 128  # words whose characters are read at once
+
 
 class Batch(NamedTuple):
     """Sentences as numbers: T words in the longest of B, U different words, L characters in the longest of these."""
@@ -41,6 +43,8 @@ def batch_of(sentences: list[tuple[str, ...]], words: Lexicon, characters: Lexic
 class Spelling(nn.Module):
     """A vector for each word from its characters: the last output of each direction.
 
+    Words are read in parts, by their lengths, so that short ones do not wait for the longest.
+
     Shapes: characters (L, U), letters (U,) -> (U, 2 H).
     """
 
@@ -51,6 +55,11 @@ class Spelling(nn.Module):
         self.recurrent = Bidirectional(make(embedding, hidden), make(embedding, hidden))
 
     def forward(self, characters: Tensor, letters: Tensor) -> Tensor:
+        order = letters.argsort()
+        parts = [self.last(characters[: letters[some[-1]], some], letters[some]) for some in order.split(PART)]
+        return torch.cat(parts)[order.argsort()]
+
+    def last(self, characters: Tensor, letters: Tensor) -> Tensor:
         y, _ = self.recurrent(self.embedding(characters), lengths=letters)
         return pooled(y, letters, "last", both=True)
 
