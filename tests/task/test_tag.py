@@ -14,6 +14,7 @@ from elman.data.grammar import grammar_sentences
 from elman.data.lexicon import Lexicon
 from elman.data.tagged import Tagged
 from elman.module import ways
+from elman.task import tagger
 from elman.task.tag import RECIPES, Options, Tag
 from elman.task.tagger import Tagger, batch_of
 
@@ -70,7 +71,8 @@ def test_each_word_is_spelled_once_and_found_again():
     assert batch.letters.tolist() == [2, 1]
 
 
-def test_a_sentence_is_tagged_alike_alone_and_among_others():
+def test_a_sentence_is_tagged_alike_alone_and_among_others(monkeypatch):
+    monkeypatch.setattr(tagger, "PART", 2)  # the five words are spelled in three parts
     model, words, letters = network(), Lexicon(["ab", "c"], "?"), Lexicon("abcd", "?")
     sentences = [("ab", "c", "dab"), ("c",), ("abcdabcd", "ab"), ("d", "d", "d", "d")]
     together = model(batch_of(sentences, words, letters))
