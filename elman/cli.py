@@ -18,7 +18,7 @@ from rich.progress import Progress
 from elman import __version__
 from elman.checkpoint import RunFolder
 from elman.console import Report
-from elman.errors import DataError, ElmanError, OptionError, RunError
+from elman.errors import ElmanError, OptionError, RunError
 from elman.task import TASKS
 from elman.task.base import SampleOptions, Scores, from_json
 from elman.train import check_same_data, train
@@ -268,7 +268,7 @@ def reopen(folder: RunFolder, name: str | None = None) -> tuple[Any, dict[str, A
     try:
         options = from_json(task.options_type, config.get("options"))
         return task(options, {name: folder.read_json(name) for name in task.file_names}), config
-    except (KeyError, OptionError, DataError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # what JSON of another form leads to
         raise RunError(
             f"{folder.path} does not fit this version of elman ({error}); restore it, or train again"
         ) from None

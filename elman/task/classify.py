@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elman.cell import LSTM2D
+from elman.data.files import input_lines
+from elman.data.labelled import Labelled
 from elman.data.lexicon import Lexicon
 from elman.errors import DataError, OptionError
 from elman.module import Grid, ways
@@ -163,7 +165,7 @@ class Classify(Supervised[Example]):
     higher: ClassVar[bool] = True
     examples: ClassVar[tuple[str, ...]] = (
         "elman train classify                                       digits drawn here, a minute",
-        "elman train classify mnist --recipe mnist-rows             fetched once; then: elman score runs/classify mnist",
+        "elman train classify mnist --recipe mnist-rows             then: elman score runs/classify mnist",
         "elman train classify pictures/ --grid                      pictures/cat/1.png, pictures/dog/1.png, ...",
         "elman train classify train.tsv --validation dev.tsv --recipe sentences",
         "elman train classify GunPoint_TRAIN.ts --recipe series     then: elman score runs/classify GunPoint_TEST.ts",
@@ -278,12 +280,23 @@ class Classify(Supervised[Example]):
 
     def predict(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
         self.model.eval()
-        examples = self.reading.read(paths or ["/dev/stdin"], training=False, labelled=False)
-        for e, log_p in zip(examples, self.log_p(examples)):
-            best = int(log_p.argmax())
-            label, p = self.labels.words[best], log_p.exp()
-            every = {word: round(float(p[i]), 6) for i, word in enumerate(self.labels.words)}
-            yield {"input": e.name, "label": label, "p": every, "text": f"{label}\t{float(p[best]):.3f}\t{e.name}"}
+        for examples in self.asked(paths):
+            for e, log_p in zip(examples, self.log_p(examples)):
+                best = int(log_p.argmax())
+                label, p = self.labels.words[best], log_p.exp()
+                every = {word: round(float(p[i]), 6) for i, word in enumerate(self.labels.words)}
+                yield {"input": e.name, "label": label, "p": every, "text": f"{label}\t{float(p[best]):.3f}\t{e.name}"}
+
+    def asked(self, paths: Sequence[str]) -> Iterator[list[Example]]:
+        """What is to be classified: files, or a text on each line of standard input."""
+        if paths:
+            yield self.reading.read(paths, training=False, labelled=False)
+        elif self.kind != "texts":
+            raise OptionError(f"name the files of {self.kind} to classify: elman predict RUN FILE ...")
+        else:
+            for number, line in input_lines():
+                if line.strip():
+                    yield [Labelled(line.strip(), None, f"line {number}")]
 
 
 def macro_f1(found: Tensor, targets: Tensor, labels: int) -> float:

@@ -1,5 +1,6 @@
 """Classification from files to labels, at the command line."""
 
+import io
 import json
 
 import pytest
@@ -44,7 +45,7 @@ def scores(capsys, *words):
     return json.loads(ran(capsys, "score", *words, "--json"))
 
 
-def test_texts_from_training_to_prediction(texts, capsys):
+def test_texts_from_training_to_prediction(texts, capsys, monkeypatch):
     said = ran(capsys, "train", "classify", "train.tsv", *SMALL)
     assert "fused: one kernel a sequence" in said
     assert "accuracy  100.00%" in said
@@ -54,6 +55,8 @@ def test_texts_from_training_to_prediction(texts, capsys):
         "pos",
         "neg",
     ]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a lovely film\n\n")))
+    assert ran(capsys, "predict", "runs/classify").split("\t")[::2] == ["pos", "line 1\n"]
     first = json.loads(ran(capsys, "predict", "runs/classify", "new.txt", "--json").splitlines()[0])
     assert first["label"] == "pos"
     assert sum(first["p"].values()) == pytest.approx(1, abs=1e-5)
@@ -88,6 +91,7 @@ def test_pictures_of_a_folder(here, capsys):
     Image.new("RGB", (12, 10), (210, 210, 210)).save(here / "new.png")  # of another size and in colour
     assert ran(capsys, "predict", "runs/classify", "new.png").startswith("light\t")
     assert "is no folder" in refused(capsys, "score", "runs/classify", "new.png")
+    assert "name the files of pictures to classify" in refused(capsys, "predict", "runs/classify")
 
 
 def test_series_of_unequal_lengths(here, capsys):
@@ -125,6 +129,8 @@ def test_bad_input_to_a_trained_run(texts, capsys):
     assert "held nothing back" in refused(capsys, "score", "runs/classify")
     assert "classify does not write" in refused(capsys, "sample", "runs/classify")
     (texts / "runs/classify/classify.json").write_text('{"labels": 3}')
+    assert "does not fit this version" in refused(capsys, "predict", "runs/classify", "new.tsv")
+    (texts / "runs/classify/classify.json").write_text("[3]")
     assert "does not fit this version" in refused(capsys, "predict", "runs/classify", "new.tsv")
     (texts / "train.tsv").write_text(f"pos\t{GOOD}\nneg\t{BAD}\n")
     (texts / "runs/classify/classify.json").unlink()
