@@ -5,7 +5,8 @@ from typing import Any
 from elman.task.classify import Classify
 from elman.task.tag import Tag
 from elman.task.text import Text
+from elman.task.transcribe import Transcribe
 
-TASKS: dict[str, Any] = {task.name: task for task in (Text, Classify, Tag)}
+TASKS: dict[str, Any] = {task.name: task for task in (Text, Classify, Tag, Transcribe)}
 
-__all__ = ["TASKS", "Classify", "Tag", "Text"]
+__all__ = ["TASKS", "Classify", "Tag", "Text", "Transcribe"]
