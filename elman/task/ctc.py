@@ -28,6 +28,10 @@ class Fusion(Protocol):
         """The weight of a prefix that is one symbol longer than one of those, or one of them."""
         ...
 
+    def ended(self, prefix: Prefix) -> float:
+        """The weight of one of those that is the whole text."""
+        ...
+
 
 def frames_needed(ids: Sequence[int]) -> int:
     """The fewest frames that can say these symbols: one each, and a blank between two that are the same."""
@@ -62,7 +66,8 @@ def prefix_beam(log_p: Tensor, blank: int, width: int, fusion: Fusion | None = N
         beam = {prefix: grown[prefix] for prefix in kept}
         if fusion:
             fusion.weigh(kept)
-    return list(next(iter(beam)))
+    best: Prefix = max(beam, key=lambda p: add(*beam[p]) + (fusion.ended(p) if fusion else 0.0))
+    return list(best)
 
 
 def join(beam: dict[Prefix, tuple[float, float]], prefix: Prefix, in_blank: float, in_symbol: float) -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from elman.data.lexicon import Lexicon
 from elman.errors import DataError, OptionError
 from elman.module import ways
 from elman.task.base import Recipe, Score, Scores, check_ranges
-from elman.task.ctc import aligned, frames_needed, greedy, prefix_beam
+from elman.task.ctc import aligned, frames_needed
+from elman.task.fusion import read_text_model
 from elman.task.hearing import Hearing, Recording
-from elman.task.networks import CellName, stack
+from elman.task.networks import CellName
+from elman.task.recogniser import Recogniser, error_rates
 from elman.task.supervised import Supervised, SupervisedOptions
 
 
@@ -52,17 +55,29 @@ class Options(SupervisedOptions):
     """Probability of dropping an entry of each layer's output."""
     beam: int = 8
     """How many prefixes the search keeps; 1: the most probable symbol of each frame."""
+    lm: str | None = None
+    """A run of elman train text on lines written as the transcripts are; the search weighs what it finds likely."""
+    lm_weight: float = 0.5
+    """How much the text model counts beside what is heard."""
+    lm_bonus: float = 1.0
+    """What each symbol adds to the score of a text, since a text model prefers short ones."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = {"hertz": 1000, "mels": 1, "stack": 1, "augment": 0, "hidden": 1, "layers": 1, "dropout": 0, "beam": 1}
-        check_ranges(self, least)
+        least = {"hertz": 1000, "mels": 1, "stack": 1, "augment": 0, "hidden": 1, "layers": 1, "dropout": 0}
+        check_ranges(self, {**least, "beam": 1, "lm_weight": 0, "lm_bonus": 0})
         if self.dropout >= 1:
             raise OptionError(f"--dropout {self.dropout}: must be below 1")
+        if self.lm is not None and (self.level == "word" or self.beam == 1):
+            raise OptionError("--lm weighs the characters of a search: it needs --level char and a --beam of 2 or more")
 
 
 RECIPES: dict[str, Recipe] = {
-    "default": Recipe(Options(hertz=8000, hidden=64, batch=16, rate=6e-3, warmup=20), "tones made here", epochs=8),
+    "default": Recipe(
+        Options(hertz=8000, hidden=64, batch=16, rate=6e-3, warmup=20, keep="last"),
+        "two small layers; words of tones are learnt in seconds",
+        epochs=10,
+    ),
     "streaming": Recipe(
         Options(both=False, hidden=256, augment=0.5, batch=16, rate=3e-3, warmup=100, average=0.99, keep="last"),
         "in one direction, so that it can listen as one speaks",
@@ -85,23 +100,6 @@ RECIPES: dict[str, Recipe] = {
 }  # fmt: skip
 
 
-class Recogniser(nn.Module):
-    """log p of each symbol or none in each frame: recurrent layers, a linear layer, softmax.
-
-    Shapes: x (T, B, I), lengths (B,) -> (T, B, K), the last of K is the blank.
-    """
-
-    def __init__(self, options: Options, width: int, symbols: int) -> None:
-        super().__init__()
-        o = options
-        self.recurrent = stack(o.cell, width, o.hidden, o.layers, o.both, o.dropout)
-        self.output = nn.Linear((2 if o.both else 1) * o.hidden, symbols + 1)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        y, _ = self.recurrent(x, lengths=lengths)
-        return F.log_softmax(self.output(y), -1)
-
-
 class Transcribe(Supervised[Recording]):
     """What is said in a recording, in characters or words.
 
@@ -121,12 +119,15 @@ class Transcribe(Supervised[Recording]):
         "elman predict runs/transcribe hello.wav --json             with the time of each symbol",
     )
     model: Recogniser
+    text_weights: dict[str, Tensor] | None = None
 
     # the data
 
     def __init__(self, options: Any, files: dict[str, Any] | None = None) -> None:
         self.hearing = Hearing(options)
         super().__init__(options, files)
+        if files is None:
+            self.targets(self.training + self.held_back)  # what does not fit shows before the first step
 
     def read(self, paths: Sequence[str], training: bool) -> list[Recording]:
         return self.hearing.read(paths, training)
@@ -136,12 +137,14 @@ class Transcribe(Supervised[Recording]):
 
     def fit(self, examples: list[Recording]) -> dict[str, Any]:
         symbols = Lexicon.of((s for e in examples for s in self.split(e.text)), self.unknown)
-        return {"transcribe.json": {"symbols": symbols.to_json(), "frames": self.hearing.fit(examples)}}
+        text, self.text_weights = read_text_model(Path(self.options.lm)) if self.options.lm else (None, None)
+        return {"transcribe.json": {"symbols": symbols.to_json(), "frames": self.hearing.fit(examples), "text": text}}
 
     def prepare(self, files: dict[str, Any]) -> None:
         saved = files["transcribe.json"]
-        if not isinstance(saved, dict) or set(saved) != {"symbols", "frames"}:
-            raise DataError(f"transcribe.json holds no symbols and frames: {saved!r:.60}")
+        if not isinstance(saved, dict) or set(saved) != {"symbols", "frames", "text"}:
+            raise DataError(f"transcribe.json does not hold symbols, frames and text: {saved!r:.60}")
+        self.text = saved["text"]
         self.symbols = Lexicon.from_json(saved["symbols"], self.unknown)
         self.hearing.prepare(saved["frames"])
 
@@ -162,7 +165,10 @@ class Transcribe(Supervised[Recording]):
         return " ".join((" " if self.options.level == "word" else "").join(symbols).split())
 
     def build(self) -> Recogniser:
-        return Recogniser(self.options, self.hearing.width, len(self.symbols))
+        model = Recogniser(self.options, self.hearing.width, self.symbols.words, self.text)
+        if model.text and self.text_weights:  # a new run; one from a folder has them among its own
+            model.text.load_state_dict(self.text_weights)
+        return model
 
     def length(self, example: Recording) -> int:
         return self.hearing.length(example)
@@ -197,7 +203,6 @@ class Transcribe(Supervised[Recording]):
 
     def about(self) -> dict[str, str]:
         o = self.options
-        self.targets(self.training + self.held_back)  # what does not fit shows before the first step
         named = ", ".join(o.files) or "words of tones made here"
         minutes = sum(len(e.frames) for e in self.training + self.held_back) / 6000
         rows = {
@@ -235,11 +240,6 @@ class Transcribe(Supervised[Recording]):
                     found[i] = log_p[: lengths[row], row]
         return found
 
-    def decoded(self, log_p: Tensor) -> list[int]:
-        """The symbols that are said in frames (T, K)."""
-        width = self.options.beam
-        return greedy(log_p, self.blank) if width == 1 else prefix_beam(log_p, self.blank, width)
-
     def text_of(self, ids: Sequence[int]) -> str:
         return self.joined([self.symbols.words[i] for i in ids])
 
@@ -249,14 +249,15 @@ class Transcribe(Supervised[Recording]):
         nats = sum(
             float(self.ctc(p[:, None], torch.tensor([len(p)]), [t]).double()) for p, t in zip(log_p, targets)
         ) / sum(map(len, targets))
-        rates = error_rates([e.text for e in examples], [self.text_of(self.decoded(p)) for p in log_p])
-        return rates | {"loss": Score(nats, self.in_units(nats))} | self.hearing.left_out_score()
+        rates = error_rates([e.text for e in examples], [self.text_of(self.model.decoded(p)) for p in log_p])
+        found = rates | {"loss": Score(nats, self.in_units(nats))} | self.hearing.left_out_score()
+        return found if rates else found | {"WER, CER": Score(None, "not measured: pip install elman[score]")}
 
     def sample(self, k: int) -> str:
         """What is said in three recordings that are held back, and what is heard."""
         self.model.eval()
         some = (self.held_back or self.training)[:3]
-        heard = [self.text_of(self.decoded(p)) for p in self.log_p(some)]
+        heard = [self.text_of(self.model.decoded(p)) for p in self.log_p(some)]
         return "\n".join(f"said   {e.text}\nheard  {text}" for e, text in zip(some, heard))
 
     def predict(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -268,7 +269,7 @@ class Transcribe(Supervised[Recording]):
                 yield {"input": name, "error": recording, "text": f"left out: {recording}"}
                 continue
             (log_p,) = self.log_p([recording])
-            ids = self.decoded(log_p)
+            ids = self.model.decoded(log_p)
             second = 0.01 * self.options.stack
             times = [
                 {"symbol": self.symbols.words[i], "start": round(a * second, 3), "end": round(b * second, 3)}
@@ -276,18 +277,3 @@ class Transcribe(Supervised[Recording]):
             ]
             said = self.text_of(ids)
             yield {"input": name, "transcript": said, "symbols": times, "text": f"{said}\t{name}"}
-
-
-def error_rates(said: list[str], heard: list[str]) -> Scores:
-    """Errors in words and in characters for each that was said. Without jiwer neither is measured, and that is said."""
-    try:
-        import jiwer
-    except ImportError:
-        return {}
-    counts = {"WER": jiwer.process_words(said, heard), "CER": jiwer.process_characters(said, heard)}
-    found = {}
-    for name, each in counts.items():
-        wrong = each.substitutions + each.deletions + each.insertions
-        whole = each.hits + each.substitutions + each.deletions
-        found[name] = Score(wrong / whole, f"{wrong / whole:.2%} ({wrong:,} of {whole:,})")
-    return found
