@@ -90,7 +90,10 @@ def read_cepstra(path: Path) -> Tensor:
             f"{path} is not a whole feature file: its head says {count:,} values of {CEPSTRA} a frame, "
             f"{max(len(data) - 4, 0) // 4:,} are there; fetch it again or leave it out"
         )
-    return torch.from_numpy(np.frombuffer(data, ">f4", offset=4).astype(np.float32).reshape(-1, CEPSTRA))
+    frames = torch.from_numpy(np.frombuffer(data, ">f4", offset=4).astype(np.float32).reshape(-1, CEPSTRA))
+    if not frames.isfinite().all():
+        raise DataError(f"{path} holds values that are not finite numbers; mend it or leave it out")
+    return frames
 
 
 # features

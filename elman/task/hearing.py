@@ -34,7 +34,7 @@ class Hearing:
 
     def __init__(self, options: Any) -> None:
         self.options = options
-        self.left_out: list[str] = []  # why each recording that cannot be read is left out
+        self.left_out: dict[str, str] = {}  # recordings that cannot be read and are skipped, and why
 
     def frames(self, path: Path) -> Tensor:
         """The frames (T, D) of a sound or feature file. Errors: DataError."""
@@ -51,14 +51,13 @@ class Hearing:
     def read(self, paths: Sequence[str], training: bool) -> list[Recording]:
         """All recordings of tables and folders. Errors: DataError for one that cannot be read, unless it is skipped."""
         found: list[Recording] = []
-        self.left_out = [] if not training else self.left_out
         for entry in (entry for path in paths for entry in read_entries(Path(path), training)):
             try:
                 found.append(Recording(self.frames(entry.path), entry.text or "", entry.name))
             except DataError as error:
                 if not self.options.skip_unreadable:
                     raise DataError(f"{error}, or pass over such recordings with --skip-unreadable") from None
-                self.left_out.append(str(error))
+                self.left_out[entry.name] = str(error)
         if not found:
             raise DataError(f"{', '.join(paths)}: none of {len(self.left_out)} recordings can be read")
         return found
@@ -136,4 +135,5 @@ class Hearing:
         return {"left out": Score(float(len(self.left_out)), self.said())} if self.left_out else {}
 
     def said(self) -> str:
-        return f"{len(self.left_out)} recordings that cannot be read: {'; '.join(self.left_out[:3])}"
+        some = "; ".join(list(self.left_out.values())[:3])
+        return f"{len(self.left_out)} that cannot be read: {some}{'; ...' if len(self.left_out) > 3 else ''}"

@@ -93,9 +93,10 @@ RECIPES: dict[str, Recipe] = {
     "an4": Recipe(
         Options(
             stack=3, hidden=160, augment=1.0, batch=16, rate=3e-3, warmup=100, dropout=0.2, average=0.99, keep="last",
+            normalise="recording",
         ),
         "AN4's spelled names, dates and numbers, from its MFCC files",
-        epochs=40,
+        epochs=30,
     ),
 }  # fmt: skip
 
@@ -214,10 +215,12 @@ class Transcribe(Supervised[Recording]):
             f"dropout {o.dropout:g}, CTC over {o.level}s",
             "backend": ways(self.model, *self.hearing.batch(self.training[:2], training=False)),
         }
+        if o.lm:
+            rows["text model"] = f"{o.lm}, weight {o.lm_weight:g}, {o.lm_bonus:g} for each symbol, {o.beam} prefixes"
         return rows | self.hearing.about()
 
     def ctc(self, log_p: Tensor, lengths: Tensor, targets: list[Tensor]) -> Tensor:
-        """-log p of each row's symbols, (B,), in nats."""
+        """-log p of each row's symbols, (B,), in nats; 0 for a row that was distorted to too few frames for them."""
         sizes = torch.tensor([len(t) for t in targets])
         return F.ctc_loss(log_p, torch.cat(targets), lengths, sizes, self.blank, "none", zero_infinity=True)
 

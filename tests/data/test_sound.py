@@ -74,6 +74,9 @@ def test_feature_files(tmp_path):
         (tmp_path / "a.mfc").write_bytes(bad)
         with pytest.raises(DataError, match=r"a\.mfc is not a whole feature file"):
             read_cepstra(tmp_path / "a.mfc")
+    (tmp_path / "a.mfc").write_bytes(struct.pack(">i13f", 13, *[math.nan] * 13))
+    with pytest.raises(DataError, match=r"a\.mfc holds values that are not finite"):
+        read_cepstra(tmp_path / "a.mfc")
 
 
 @pytest.mark.parametrize(("hertz", "wanted"), [(44100, 16000), (16000, 8000), (8000, 16000), (11025, 8000)])

@@ -172,7 +172,7 @@ def test_unreadable_recordings_are_skipped_where_that_is_asked_for(table, capsys
     assert main(["train", "transcribe", "t.csv", *SMALL, "--skip-unreadable"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "8 recordings to train, 3 to validate" in said
-    assert "left out 1 recordings that cannot be read" in said
+    assert "left out 1 that cannot be read" in said
     assert "bad.wav is not a readable recording" in said
     assert main(["score", "runs/transcribe", "t.csv", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["left out"] == 1
