@@ -71,8 +71,8 @@ def entries_of(path: Path, training: bool) -> Iterator[Entry]:
 
 
 def sounds_of(folder: Path) -> list[Path]:
-    """The sound files of a folder and those below it, by name."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUNDS)
+    """The sound and feature files of a folder and those below it, by name."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in (*SOUNDS, ".mfc"))
 
 
 def cleaned(text: str) -> str:

@@ -57,9 +57,9 @@ class Options(SupervisedOptions):
     """How many prefixes the search keeps; 1: the most probable symbol of each frame."""
     lm: str | None = None
     """A run of elman train text on lines written as the transcripts are; the search weighs what it finds likely."""
-    lm_weight: float = 0.5
+    lm_weight: float = 0.8
     """How much the text model counts beside what is heard."""
-    lm_bonus: float = 1.0
+    lm_bonus: float = 1.5
     """What each symbol adds to the score of a text, since a text model prefers short ones."""
 
     def __post_init__(self) -> None:
@@ -93,7 +93,7 @@ RECIPES: dict[str, Recipe] = {
     "an4": Recipe(
         Options(
             stack=3, hidden=160, augment=1.0, batch=16, rate=3e-3, warmup=100, dropout=0.2, average=0.99, keep="last",
-            normalise="recording",
+            normalise="recording", beam=16,
         ),
         "AN4's spelled names, dates and numbers, from its MFCC files",
         epochs=30,
@@ -116,6 +116,7 @@ class Transcribe(Supervised[Recording]):
         "elman train transcribe                                     words of tones made here, a minute",
         "elman train transcribe recordings/ --recipe fsdd           then: elman score runs/transcribe recordings/",
         "elman train transcribe an4/ --recipe an4                   an4_train.fileids, .transcription, feat/*.mfc",
+        "elman train transcribe an4/ --recipe an4 --lm runs/text    with a text model: elman train text transcripts.txt",
         "elman train transcribe train.csv --validation dev.csv --recipe streaming",
         "elman predict runs/transcribe hello.wav --json             with the time of each symbol",
     )
