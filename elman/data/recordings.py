@@ -67,12 +67,18 @@ def entries_of(path: Path, training: bool) -> Iterator[Entry]:
     if sounds and all(DIGIT.fullmatch(p.stem) for p in sounds):
         return read_fsdd(sounds, training)
     what = f"{len(sounds)} recordings without transcripts" if sounds else "no recordings"
-    raise DataError(f"{path} holds {what}; it needs {LAYOUTS}")
+    raise DataError(f"{path} holds {what}; {unpacking(path) or f'it needs {LAYOUTS}'}")
 
 
 def sounds_of(folder: Path) -> list[Path]:
     """The sound and feature files of a folder and those below it, by name."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in (*SOUNDS, ".mfc"))
+
+
+def unpacking(folder: Path) -> str:
+    """How to unpack what lies packed in a folder; empty where nothing does."""
+    packed = sorted(folder.glob("*.tar.gz"))
+    return f"unpack it: tar xzf {packed[0]} -C {folder}" if packed else ""
 
 
 def cleaned(text: str) -> str:
@@ -135,9 +141,7 @@ def read_an4(folder: Path, part: str) -> Iterator[Entry]:
     if len(ids) != len(texts):
         raise DataError(f"{ids_file} has {len(ids)} lines and {text_file} {len(texts)}; each id needs its transcript")
     if not any((folder / where).is_dir() for where in ("feat", "wav")):
-        packed = sorted(folder.glob("*.tar.gz"))
-        how = f"unpack it: tar xzf {packed[0]} -C {folder}" if packed else "bring it"
-        raise DataError(f"{folder} has lists and no folder feat of .mfc files; {how}")
+        raise DataError(f"{folder} has lists and no folder feat of .mfc files; {unpacking(folder) or 'bring it'}")
     for number, (own, line) in enumerate(zip(ids, texts), 1):
         said = re.fullmatch(r"(?:<s>)?(.*?)(?:</s>)?\s*\((.*)\)", line)
         if said is None or said[2] != own.rsplit("/", 1)[-1]:

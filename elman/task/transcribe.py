@@ -116,7 +116,7 @@ class Transcribe(Supervised[Recording]):
         "elman train transcribe                                     words of tones made here, a minute",
         "elman train transcribe recordings/ --recipe fsdd           then: elman score runs/transcribe recordings/",
         "elman train transcribe an4/ --recipe an4                   an4_train.fileids, .transcription, feat/*.mfc",
-        "elman train transcribe an4/ --recipe an4 --lm runs/text    with a text model: elman train text transcripts.txt",
+        "elman train transcribe an4/ --recipe an4 --lm runs/text    that run: elman train text transcripts.txt",
         "elman train transcribe train.csv --validation dev.csv --recipe streaming",
         "elman predict runs/transcribe hello.wav --json             with the time of each symbol",
     )

@@ -103,6 +103,10 @@ def test_bad_tables(words, tmp_path):
 def test_folders_of_no_known_layout(tmp_path):
     with pytest.raises(DataError, match=r"holds no recordings; it needs a table"):
         read_entries(tmp_path, True)
+    touch(tmp_path, "recordings.tar.gz")
+    with pytest.raises(DataError, match=r"holds no recordings; unpack it: tar xzf .*recordings\.tar\.gz -C"):
+        read_entries(tmp_path, True)
+    (tmp_path / "recordings.tar.gz").unlink()
     touch(tmp_path, "a.wav")
     with pytest.raises(DataError, match=r"holds 1 recordings without transcripts; it needs a table"):
         read_entries(tmp_path, True)
