@@ -1,0 +1,180 @@
+"""Numeric columns of a CSV file, in the order of time, and the time column beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from elman.data.files import read_table
+from elman.errors import DataError
+
+MISSING = ("", "nan", "na", "null")  # cells that say that a value is missing, in any case
+
+PHASES: dict[str, Callable[[datetime], float]] = {
+    "hour": lambda t: (t.hour + t.minute / 60) / 24,
+    "weekday": lambda t: t.weekday() / 7,
+    "month": lambda t: (t.month - 1 + (t.day - 1) / 31) / 12,
+}  # how far a time is in the day, the week and the year, 0 to 1
+
+
+class Table(NamedTuple):
+    """Rows in the order of time.
+
+    Shapes: values (T, C) of float64, a missing value replaced by the one before it, nan where there is
+    none; seen (T, C) of bool, false where the file gives no value; clock (T, M), see `calendar`.
+    """
+
+    name: str  # the file
+    names: tuple[str, ...]  # of the columns, C
+    values: Tensor
+    seen: Tensor
+    clock: Tensor
+    times: tuple[datetime, ...] = ()  # empty without a time column
+    time: str | None = None  # the name of that column
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def digest(self, rows: int) -> str:
+        """A checksum of the first rows."""
+        digest = hashlib.sha256("\0".join(self.names).encode())
+        digest.update(self.values[:rows].numpy().tobytes() + self.seen[:rows].numpy().tobytes())
+        return digest.hexdigest()
+
+
+class Head(NamedTuple):
+    """What the first lines of a file say: where which column stands."""
+
+    names: list[str]
+    time: int | None
+    numeric: list[str]  # names of columns whose first cell is a number or missing
+
+
+def numeric_columns(path: Path, time: str | None) -> list[str]:
+    """The names of the columns whose first cell is a number, or missing. Errors: DataError."""
+    return read_head(path, list(islice(read_table(path), 2)), time).numeric
+
+
+def read_columns(path: Path, names: Sequence[str], time: str | None, kinds: Sequence[str], fill: bool) -> Table:
+    """The named columns of a CSV file; the time column is `time`, or the first one of the file if that holds times.
+
+    `kinds`: of calendar, see PHASES. Errors: DataError naming file and line: a column that is not there, a
+    cell that is no number, a missing value unless they are to be filled, a line of another length.
+    """
+    rows = list(read_table(path))
+    head = read_head(path, rows, time)
+    for name in names:
+        if name not in head.names:
+            raise DataError(f"{path} has no column {name!r}; it has {', '.join(head.names)}")
+    at = [head.names.index(name) for name in names]
+    body = rows[1:]
+    for number, row in body:
+        if len(row) != len(head.names):
+            raise DataError(f"{path}, line {number}: {len(row)} cells; the first line names {len(head.names)} columns")
+    cells = [[number_of(row[i], fill, path, line, head.names[i]) for i in at] for line, row in body]
+    values = torch.tensor(cells, dtype=torch.float64)  # (T, C)
+    seen, values = ~values.isnan(), fill_forward(values)
+    if head.time is None:
+        return Table(str(path), tuple(names), values, seen, torch.empty(len(body), 0))
+    column = head.names[head.time]
+    times = tuple(time_of(row[head.time], path, line, column) for line, row in body)
+    return Table(str(path), tuple(names), values, seen, calendar(times, kinds), times, column)
+
+
+def read_head(path: Path, rows: list[tuple[int, list[str]]], time: str | None) -> Head:
+    """Names, time column and numeric columns, from the first two lines. Errors: DataError."""
+    if len(rows) < 2:
+        raise DataError(
+            f"{path} has {len(rows)} lines; it needs one with the names of its columns, and rows of numbers"
+        )
+    (_, first), (_, second) = rows[:2]
+    names = [cell.strip() for cell in first]
+    if all(is_number(name) for name in names):
+        raise DataError(f"{path}, line 1 holds numbers; it must name the columns: write their names above them")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{path}, line 1: two columns are called {twice!r}; rename one")
+    if time is not None and time not in names:
+        raise DataError(f"{path} has no column {time!r}, which --time names; it has {', '.join(names)}")
+    by_itself = 0 if not is_number(second[0]) and parsed(second[0]) is not None else None
+    column = by_itself if time is None else names.index(time)
+    numeric = [name for i, (name, cell) in enumerate(zip(names, second)) if i != column and is_number(cell)]
+    return Head(names, column, numeric)
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number, or says that one is missing."""
+    if cell.strip().lower() in MISSING:
+        return True
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
+def number_of(cell: str, fill: bool, path: Path, line: int, column: str) -> float:
+    """A cell's value, nan where it is missing and may be. Errors: DataError."""
+    if cell.strip().lower() in MISSING:
+        if fill:
+            return math.nan
+        what = f"is missing ({cell.strip()!r}); --missing fill repeats the value before it, or mend the line"
+        raise DataError(f"{path}, line {line}: {column} {what}")
+    if not is_number(cell):
+        raise DataError(
+            f"{path}, line {line}: {column} is {cell.strip()!r}, not a number; mend it, or leave out {column}"
+        )
+    return float(cell)
+
+
+def parsed(cell: str) -> datetime | None:
+    """A time as 2016-07-01 13:00:00, 2016-07-01T13:00, 2016/07/01 or 2016-07; None where it is none."""
+    text = cell.strip().replace("/", "-").removesuffix("Z")
+    for form in (text, f"{text}-01"):
+        try:
+            return datetime.fromisoformat(form).replace(tzinfo=None)
+        except ValueError:
+            continue
+    return None
+
+
+def time_of(cell: str, path: Path, line: int, column: str) -> datetime:
+    """Errors: DataError where a cell of the time column is no time."""
+    time = parsed(cell)
+    if time is None:
+        raise DataError(f"{path}, line {line}: {column} is {cell.strip()!r}, not a time as 2016-07-01 13:00; mend it")
+    return time
+
+
+def fill_forward(values: Tensor) -> Tensor:
+    """Each nan replaced by the last value above it, if there is one; values (T, C)."""
+    rows = torch.arange(len(values))[:, None].expand_as(values)
+    last = torch.where(values.isnan(), -1, rows).cummax(0).values  # the row of the last value, -1 for none
+    return values.gather(0, last.clamp(min=0))
+
+
+def calendar(times: Sequence[datetime], kinds: Sequence[str]) -> Tensor:
+    """Sine and cosine of how far each time is in the day, the week, the year: (T, 2 K)."""
+    phases = torch.tensor([[PHASES[kind](time) for kind in kinds] for time in times]) * (2 * math.pi)
+    return torch.cat([phases.sin(), phases.cos()], -1) if kinds else torch.empty(len(times), 0)
+
+
+def times_after(times: Sequence[datetime], count: int) -> list[datetime]:
+    """The times that go on at the same distance, or month by month; none where the last three keep no distance."""
+    if len(times) < 3:
+        return []
+    a, b, c = times[-3:]
+    months = [12 * t.year + t.month for t in (a, b, c)]
+    if a.day == b.day == c.day == 1 and months[1] - months[0] == months[2] - months[1] >= 1:
+        ahead = [months[2] - 1 + k * (months[2] - months[1]) for k in range(1, count + 1)]
+        return [c.replace(year=m // 12, month=m % 12 + 1) for m in ahead]
+    if b - a != c - b or c - b <= timedelta(0):
+        return []
+    return [c + k * (c - b) for k in range(1, count + 1)]
