@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from elman import __version__
-from elman.checkpoint import RunFolder
+from elman.checkpoint import RunFolder, flatten, match, rebuild
 from elman.console import Report
 from elman.errors import ElmanError, OptionError, RunError
 from elman.task import TASKS
@@ -57,6 +58,7 @@ Examples:
   elman predict runs/classify three.png seven.png
   elman predict runs/tag sentences.txt --json
   echo "a man rides a horse" | elman predict runs/translate
+  elman predict runs/regress today.csv --state now.safetensors     goes on where yesterday ended
 """
 
 BOUNDS = ("steps", "epochs", "seconds")
@@ -81,6 +83,14 @@ class FileArguments:
     """Files or folders, of the kind that the run was trained on. None: what the run held back, or standard input."""
     json: bool = False
     """Print JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictArguments(FileArguments):
+    """Which run, on what, from which state."""
+
+    state: str | None = None
+    """In step: a file with the state to go on from, where the last one is left; it is made if it is not there."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -236,11 +246,26 @@ def measured(console: Console, task: Any, files: tuple[str, ...], quiet: bool = 
 
 
 def run_predict(words: list[str]) -> int:
-    asked = parse(FileArguments, words, "elman predict", None, PREDICT_HELP)
+    asked = parse(PredictArguments, words, "elman predict", None, PREDICT_HELP)
     task, _ = trained(RunFolder.open(asked.run))
+    if asked.state:
+        task.state = warm_state(task, Path(asked.state))
     for found in task.predict(asked.files):
         print(json.dumps(found, ensure_ascii=False) if asked.json else found["text"], flush=True)
+    if asked.state:
+        path = Path(asked.state)
+        RunFolder(path.parent).write_tensors(path.name, flatten(task.state, "state"))
     return 0
+
+
+def warm_state(task: Any, path: Path) -> Any:
+    """The state in a file, or the first one where there is no such file. Errors: OptionError, RunError."""
+    first = task.first_state()
+    if not path.exists():
+        return first
+    tensors, _ = RunFolder(path.parent).read_tensors(path.name)
+    match(flatten(first, "state"), tensors, str(path))
+    return rebuild(first, tensors, "state")
 
 
 def run_sample(words: list[str]) -> int:

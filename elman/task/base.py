@@ -182,6 +182,8 @@ class Task(ABC):
 
     options: Any
     model: nn.Module
+    state: Any = None
+    """What `predict` goes on from and leaves behind, where it was given a state; see `first_state`."""
 
     @abstractmethod
     def __init__(self, options: Any, files: dict[str, Any] | None = None) -> None:
@@ -243,6 +245,10 @@ class Task(ABC):
     def write(self, options: SampleOptions) -> Iterator[str]:
         """Pieces of what the model writes. Errors: OptionError, also where the task does not write."""
         raise OptionError(f"{self.name} does not write: elman predict RUN FILE says what it makes of new input")
+
+    def first_state(self) -> Any:
+        """The state of `predict` before it has read anything. Errors: OptionError where none goes on."""
+        raise OptionError("this run carries no state from one call of predict to the next: leave --state out")
 
     def predict(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
         """What the model makes of new input: a dictionary for JSON each, of which "text" is for people to read."""

@@ -197,9 +197,15 @@ class Regress(Rows):
             out, state = self.model(inputs, state)
             yield a, out, self.follower.without_memory(inputs), state
 
+    def first_state(self) -> Any:
+        return super().first_state() if self.options.horizon else self.follower.initial(1)
+
     @torch.no_grad()
     def predict(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """What follows the end of each file, a step each; in step, what is answered in each row."""
+        """What follows the end of each file, a step each; in step, what is answered in each row.
+
+        In step each file is read from a fresh state, or, where `state` is given, one goes on where the other ended.
+        """
         self.model.eval()
         for table in self.tables(paths or ["/dev/stdin"], answers=False):
             yield from self.forecast(table) if self.options.horizon else self.answered(table)
@@ -214,7 +220,8 @@ class Regress(Rows):
             yield self.told(table, {"step": step, **({"time": str(times[step - 1])} if times else {})}, value)
 
     def answered(self, table: Table) -> Iterator[dict[str, Any]]:
-        for a, out, _, _ in self.answers(table, len(table), None):
+        for a, out, _, state in self.answers(table, len(table), self.state):
+            self.state = None if self.state is None else state
             for row, value in enumerate(self.known.in_units(out)[:, 0], a):
                 yield self.told(
                     table, {"row": row + 1, **({"time": str(table.times[row])} if table.times else {})}, value

@@ -27,6 +27,7 @@ class Options(SupervisedOptions):
     """What of the time a forecast reads: hour, weekday, month (where in the year); nothing: --calendar ''."""
     missing: Literal["refuse", "fill"] = "refuse"
     """Missing values (empty cells, nan): an error, or the value before it again, and an input that says so."""
+    validate_every: int | None = 200
     horizon: int = 24
     """How many steps ahead are forecast; 0: the targets of each step are answered in step."""
     context: int = 96

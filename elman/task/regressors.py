@@ -72,6 +72,7 @@ class Forecaster(nn.Module):
         out = self.output(y[-1]).unflatten(-1, self.shape)  # (B, N, D, Q), or (B C, N, 1, Q)
         if self.apart:
             out = out.unflatten(0, (B, C)).squeeze(3).transpose(1, 2)
+        out = out if self.training else out.sort(-1).values  # no quantile lies below a lower one
         return out * spread[:, None, self.targets, None] + base[:, None, self.targets, None]
 
     def level(self, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +103,8 @@ class Follower(nn.Module):
     def forward(self, inputs: Inputs, state: Any = None, reset: Tensor | None = None) -> tuple[Tensor, Any]:
         """(T, B, D, Q), standardised, and the state after the last step; reset (T, B) begins rows anew."""
         y, state = self.recurrent(torch.cat(inputs, -1), state, reset=reset)
-        return self.output(y).unflatten(-1, self.shape), state
+        out = self.output(y).unflatten(-1, self.shape)
+        return out if self.training else out.sort(-1).values, state
 
     def without_memory(self, inputs: Inputs) -> Tensor | None:
         """What the network beside makes of each step, (T, B, D, Q); None where there is none."""
