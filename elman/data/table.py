@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,8 @@ PHASES: dict[str, Callable[[datetime], float]] = {
 }  # how far a time is in the day, the week and the year, 0 to 1
 
 
-class Table(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Table:
     """Rows in the order of time.
 
     Shapes: values (T, C) of float64, a missing value replaced by the one before it, nan where there is

@@ -73,6 +73,10 @@ class Rows(Supervised[Window]):
                 f"{tables[0].name} has {self.parts[0].train:,} rows to train, too few for one window of {self.window}: "
                 "lower --context or --horizon, or bring more rows"
             )
+        if o.carry and len(found) < o.batch:
+            raise DataError(
+                f"{len(found)} windows are too few to read in {o.batch} streams: lower --batch or --context"
+            )
         return found
 
     def to_score(self, table: Table, start: int, end: int) -> list[Window]:

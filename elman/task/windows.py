@@ -39,7 +39,7 @@ def parse_split(text: str) -> tuple[float, ...]:
     except ValueError:
         parts = ()
     shares = all(0 <= part < 1 for part in parts) and sum(parts) <= 1 + 1e-9
-    rows = all(part >= 0 and part == int(part) for part in parts if part < 2**62)
+    rows = all(0 <= part < 2**62 and part == int(part) for part in parts)
     if len(parts) not in (2, 3) or not (shares or rows) or not parts[0] > 0:
         raise OptionError(
             f"--split {text}: give the rows to train, to validate and, if not all others, to test, "
@@ -72,8 +72,6 @@ class Carried:
 
     def __init__(self, examples: int, streams: int) -> None:
         self.streams, self.windows = streams, examples // streams
-        if not self.windows:
-            raise DataError(f"{examples} windows are too few to read in {streams} streams: lower --batch or --context")
 
     def __len__(self) -> int:
         return self.windows
@@ -91,9 +89,9 @@ class Columns:
 
     def __init__(self, columns: Sequence[str], targets: Sequence[str], saved: dict[str, Any]) -> None:
         """Errors: DataError where what was saved does not fit."""
-        self.columns, self.targets, self.saved = tuple(columns), tuple(targets), saved
-        self.names = tuple(dict.fromkeys((*columns, *targets)))  # of the columns of tables
         try:
+            self.columns, self.targets, self.saved = tuple(columns), tuple(targets), saved
+            self.names = tuple(dict.fromkeys((*columns, *targets)))  # of the columns of tables
             units = torch.tensor([saved["units"][name] for name in self.names], dtype=torch.float64)
             self.mean, self.deviation = units.unbind(-1)
             self.naive = torch.tensor([float(saved["naive"][name]) for name in targets], dtype=torch.float64)
