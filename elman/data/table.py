@@ -53,31 +53,33 @@ class Table:
 
 
 class Head(NamedTuple):
-    """What the first lines of a file say: where which column stands."""
+    """What the first lines of a file say."""
 
-    names: list[str]
-    time: int | None
-    numeric: list[str]  # names of columns whose first cell is a number or missing
+    names: list[str]  # of all columns
+    time: str | None  # of the one that holds times
+    numeric: list[str]  # of those whose first cell is a number, or missing
 
 
-def numeric_columns(path: Path, time: str | None) -> list[str]:
-    """The names of the columns whose first cell is a number, or missing. Errors: DataError."""
-    return read_head(path, list(islice(read_table(path), 2)), time).numeric
+def read_head(path: Path, time: str | None) -> Head:
+    """The names of a file's columns; the time column is `time`, or the first one if that holds times.
+
+    Errors: DataError.
+    """
+    return head_of(path, list(islice(read_table(path), 2)), time)
 
 
 def read_columns(path: Path, names: Sequence[str], time: str | None, kinds: Sequence[str], fill: bool) -> Table:
-    """The named columns of a CSV file; the time column is `time`, or the first one of the file if that holds times.
+    """The named columns of a CSV file, and its times, as in `read_head`.
 
-    `kinds`: of calendar, see PHASES. Errors: DataError naming file and line: a column that is not there, a
-    cell that is no number, a missing value unless they are to be filled, a line of another length.
+    `kinds`: of calendar, see PHASES. Errors: DataError naming file and line: a column that is not there, a cell that is
+    no number, a missing value unless they are to be filled, a line of another length.
     """
     rows = list(read_table(path))
-    head = read_head(path, rows, time)
+    head, body = head_of(path, rows, time), rows[1:]
     for name in names:
         if name not in head.names:
             raise DataError(f"{path} has no column {name!r}; it has {', '.join(head.names)}")
     at = [head.names.index(name) for name in names]
-    body = rows[1:]
     for number, row in body:
         if len(row) != len(head.names):
             raise DataError(f"{path}, line {number}: {len(row)} cells; the first line names {len(head.names)} columns")
@@ -86,17 +88,14 @@ def read_columns(path: Path, names: Sequence[str], time: str | None, kinds: Sequ
     seen, values = ~values.isnan(), fill_forward(values)
     if head.time is None:
         return Table(str(path), tuple(names), values, seen, torch.empty(len(body), 0))
-    column = head.names[head.time]
-    times = tuple(time_of(row[head.time], path, line, column) for line, row in body)
-    return Table(str(path), tuple(names), values, seen, calendar(times, kinds), times, column)
+    column = head.names.index(head.time)
+    times = tuple(time_of(row[column], path, line, head.time) for line, row in body)
+    return Table(str(path), tuple(names), values, seen, calendar(times, kinds), times, head.time)
 
 
-def read_head(path: Path, rows: list[tuple[int, list[str]]], time: str | None) -> Head:
-    """Names, time column and numeric columns, from the first two lines. Errors: DataError."""
+def head_of(path: Path, rows: list[tuple[int, list[str]]], time: str | None) -> Head:
     if len(rows) < 2:
-        raise DataError(
-            f"{path} has {len(rows)} lines; it needs one with the names of its columns, and rows of numbers"
-        )
+        raise DataError(f"{path} has {len(rows)} lines; it needs the names of its columns, and rows of numbers")
     (_, first), (_, second) = rows[:2]
     names = [cell.strip() for cell in first]
     if all(is_number(name) for name in names):
@@ -105,11 +104,10 @@ def read_head(path: Path, rows: list[tuple[int, list[str]]], time: str | None) -
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{path}, line 1: two columns are called {twice!r}; rename one")
     if time is not None and time not in names:
-        raise DataError(f"{path} has no column {time!r}, which --time names; it has {', '.join(names)}")
-    by_itself = 0 if not is_number(second[0]) and parsed(second[0]) is not None else None
-    column = by_itself if time is None else names.index(time)
-    numeric = [name for i, (name, cell) in enumerate(zip(names, second)) if i != column and is_number(cell)]
-    return Head(names, column, numeric)
+        raise DataError(f"{path} has no column {time!r} for the time; it has {', '.join(names)}")
+    if time is None and not is_number(second[0]) and parsed(second[0]) is not None:
+        time = names[0]
+    return Head(names, time, [name for name, cell in zip(names, second) if name != time and is_number(cell)])
 
 
 def is_number(cell: str) -> bool:
@@ -124,16 +122,14 @@ def is_number(cell: str) -> bool:
 
 def number_of(cell: str, fill: bool, path: Path, line: int, column: str) -> float:
     """A cell's value, nan where it is missing and may be. Errors: DataError."""
-    if cell.strip().lower() in MISSING:
-        if fill:
-            return math.nan
+    if is_number(cell):
+        missing = cell.strip().lower() in MISSING
+        if fill or not missing:
+            return math.nan if missing else float(cell)
         what = f"is missing ({cell.strip()!r}); --missing fill repeats the value before it, or mend the line"
-        raise DataError(f"{path}, line {line}: {column} {what}")
-    if not is_number(cell):
-        raise DataError(
-            f"{path}, line {line}: {column} is {cell.strip()!r}, not a number; mend it, or leave out {column}"
-        )
-    return float(cell)
+    else:
+        what = f"is {cell.strip()!r}, not a number; mend it, or leave out {column}"
+    raise DataError(f"{path}, line {line}: {column} {what}")
 
 
 def parsed(cell: str) -> datetime | None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from elman.data.table import Table, numeric_columns, read_columns
+from elman.data.table import Table, read_columns, read_head
 from elman.data.waves import hours, sine_cosine
 from elman.errors import DataError, OptionError
 from elman.task.regress_options import Options, names
 from elman.task.supervised import Supervised
-from elman.task.windows import Columns, Part, Window, ahead, parse_split, part_of, side_by_side
+from elman.task.windows import Chosen, Columns, Part, Window, ahead, parse_split, part_of, side_by_side
 
 
 class Rows(Supervised[Window]):
     """Windows over the rows of tables, which are split in the order of time."""
 
     options: Options
+    chosen: Chosen | None = None
     columns: Columns | None = None
     parts: list[Part]
 
@@ -28,73 +30,57 @@ class Rows(Supervised[Window]):
         tables = self.tables(paths)
         if training:
             return self.take(tables)
-        rows = [self.columns.unread(t) if self.columns else (0, len(t)) for t in tables]
-        return [w for table, (start, end) in zip(tables, rows) for w in self.to_score(table, start, end)]
+        return [w for table in tables for w in self.to_score(table, *self.known.unread(table))]
 
     def made(self) -> list[Window]:
         o = self.options
         table = hours(24 * 7 * 20, o.kinds, seed=1) if o.horizon else sine_cosine(240_000)
-        self.chosen = (
-            choose(o, table.names) if o.horizon or o.inputs or o.targets else (table.names[:1], table.names[1:])
-        )
-        for name in (name for part in self.chosen for name in part):
-            if name not in table.names:
-                raise DataError(f"{table.name} have no column {name!r}, only {', '.join(table.names)}; name a file")
+        asked = o if o.horizon or o.inputs or o.targets else replace(o, targets="cosine")
+        self.chosen = choose(asked, table.names, table.time)
+        if missing := [name for name in self.chosen.names if name not in table.names]:
+            raise DataError(f"{table.name} have no column {missing[0]!r}, only {', '.join(table.names)}; name a file")
         return self.take([table])
 
     def tables(self, paths: Sequence[str], answers: bool = True) -> list[Table]:
         """The columns of files that are read, and, with `answers`, the targets. Errors: DataError, OptionError."""
-        o, known = self.options, self.columns
-        if known is not None:
-            time, kinds = known.time, o.kinds if known.time else ()
-            wanted = known.names if answers or o.horizon else known.columns
-            return [read_columns(Path(path), wanted, time, kinds, o.missing == "fill") for path in paths]
-        if not hasattr(self, "chosen"):
-            self.chosen = choose(o, numeric_columns(Path(paths[0]), o.time))
-        wanted = tuple(dict.fromkeys((*self.chosen[0], *self.chosen[1])))
-        found = [read_columns(Path(path), wanted, o.time, o.kinds, o.missing == "fill") for path in paths]
-        for table in found:
-            if table.time != found[0].time:
-                raise DataError(f"{table.name} and {found[0].name} must have the same time column, or none")
-        return found
+        o = self.options
+        if self.chosen is None:
+            head = read_head(Path(paths[0]), o.time)
+            self.chosen = choose(o, head.numeric, head.time)
+        columns, _, time = self.chosen
+        names, kinds = self.chosen.names if answers or o.horizon else columns, o.kinds if time else ()
+        return [read_columns(Path(path), names, time, kinds, o.missing == "fill") for path in paths]
 
     def take(self, tables: Sequence[Table]) -> list[Window]:
         """Keep tables as the training data; the windows of their rows to train. Errors: DataError."""
         o, share = self.options, self.options.share or 0.0
         split = parse_split(o.split) if o.split else (1 - share, share)
-        self.parts = [part_of(t, split) if share or o.split else Part(t, *[len(t)] * 3) for t in tables]
+        self.parts = [part_of(table, split) for table in tables]
         found: list[Window] = []
-        for table, train, *_ in self.parts:
-            found += (
-                ahead(table, 0, train, o.context, o.horizon) if o.horizon else side_by_side(table, train, o.context)
-            )
+        for table, end, *_ in self.parts:
+            found += ahead(table, 0, end, o.context, o.horizon) if o.horizon else side_by_side(table, end, o.context)
         if not found:
             raise DataError(
                 f"{tables[0].name} has {self.parts[0].train:,} rows to train, too few for one window of {self.window}: "
                 "lower --context or --horizon, or bring more rows"
             )
         if o.carry and len(found) < o.batch:
-            raise DataError(
-                f"{len(found)} windows are too few to read in {o.batch} streams: lower --batch or --context"
-            )
+            raise DataError(f"{len(found)} windows are too few for {o.batch} streams: lower --batch or --context")
         return found
 
     def to_score(self, table: Table, start: int, end: int) -> list[Window]:
         """What is scored of rows `start` to `end`. Errors: DataError where that is nothing."""
         o = self.options
-        found = (
-            ahead(table, start, end, o.context, o.horizon)
-            if o.horizon
-            else [Window(table, 0, start, end)][: end - start]
-        )
+        if o.horizon:
+            found = ahead(table, start, end, o.context, o.horizon)
+        else:
+            found = [Window(table, 0, start, end)] if start < end else []
         if not found:
             rows = (
-                f"rows {start + 1:,} to {end:,} of {table.name}"
-                if start < end
-                else f"what follows row {start:,} of {table.name}"
+                f"{table.name}, rows {start + 1:,} to {end:,}" if start < end else f"{table.name} after row {start:,}"
             )
-            read = "; the rows before were trained or validated on" if start else ""
-            raise DataError(f"{rows}: too few for one window of {self.window}{read}; score more rows, or another file")
+            known = "; the rows before were trained or validated on" if start else ""
+            raise DataError(f"{rows}: too few for one window of {self.window}{known}; more rows are needed")
         return found
 
     @property
@@ -110,7 +96,7 @@ class Rows(Supervised[Window]):
         if not self.has_validation:
             return training, []
         if o.split is None and o.share is None:
-            return training, self.read([o.validation], training=False)
+            return training, [w for t in self.tables([o.validation]) for w in self.to_score(t, 0, len(t))]
         return training, [w for p in self.parts for w in self.to_score(p.table, p.train, p.validate)]
 
     @property
@@ -119,10 +105,12 @@ class Rows(Supervised[Window]):
         return parse_split(o.split)[1] > 0 if o.split else o.share != 0
 
     def fit(self, examples: list[Window]) -> dict[str, Any]:
-        return {"regress.json": Columns.of(*self.chosen, self.parts, self.options.season).saved}
+        assert self.chosen is not None, "reading comes first"
+        return {"regress.json": Columns.of(self.chosen, self.parts, self.options.season).saved}
 
     def prepare(self, files: dict[str, Any]) -> None:
-        self.columns = Columns.from_json(files["regress.json"])
+        self.columns = Columns(files["regress.json"])
+        self.chosen = self.columns.chosen
 
     @property
     def known(self) -> Columns:
@@ -130,7 +118,7 @@ class Rows(Supervised[Window]):
         return self.columns
 
 
-def choose(o: Options, numeric: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def choose(o: Options, numeric: Sequence[str], time: str | None) -> Chosen:
     """The columns that are read and those that are answered with. Errors: OptionError."""
     inputs, targets = names(o.inputs or ""), names(o.targets or "")
     if not numeric and not (inputs and targets):
@@ -140,7 +128,7 @@ def choose(o: Options, numeric: Sequence[str]) -> tuple[tuple[str, ...], tuple[s
         if o.apart and inputs and set(inputs) != set(targets):
             raise OptionError("--apart reads each target alone: leave --inputs out")
         inputs = targets if o.apart else inputs or tuple(numeric)
-        return tuple(dict.fromkeys((*inputs, *targets))), targets  # a forecast reads the past of its targets
+        return Chosen(tuple(dict.fromkeys((*inputs, *targets))), targets, time)  # targets are read too: their past
     if not inputs and not targets:
         raise OptionError(
             "in step, the targets must be other columns than the inputs: name them with --inputs and --targets, "
@@ -152,4 +140,4 @@ def choose(o: Options, numeric: Sequence[str]) -> tuple[tuple[str, ...], tuple[s
     if both or not inputs or not targets:
         what = f"{both[0]} is an input and a target" if both else "no column is left for the other side"
         raise OptionError(f"{what}: name other columns with --inputs and --targets; there are {', '.join(numeric)}")
-    return inputs, targets
+    return Chosen(inputs, targets, time)

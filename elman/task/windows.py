@@ -13,6 +13,8 @@ from elman.data.table import Table
 from elman.errors import DataError, OptionError
 from elman.task.regressors import Inputs
 
+WHOLE = 1 + 1e-9  # what shares may add up to, as floats
+
 
 class Window(NamedTuple):
     """Rows of a table: those before `at` are known, those from `at` on are asked for."""
@@ -38,7 +40,7 @@ def parse_split(text: str) -> tuple[float, ...]:
         parts = tuple(float(word) for word in text.split(","))
     except ValueError:
         parts = ()
-    shares = all(0 <= part < 1 for part in parts) and sum(parts) <= 1 + 1e-9
+    shares = all(0 <= part <= 1 for part in parts) and sum(parts) <= WHOLE
     rows = all(0 <= part < 2**62 and part == int(part) for part in parts)
     if len(parts) not in (2, 3) or not (shares or rows) or not parts[0] > 0:
         raise OptionError(
@@ -51,7 +53,7 @@ def parse_split(text: str) -> tuple[float, ...]:
 def part_of(table: Table, split: Sequence[float]) -> Part:
     """The parts of a table, in the order of time. Errors: DataError where it has too few rows for them."""
     T = len(table)
-    ends = [round(end * T) if split[0] < 1 else int(end) for end in accumulate(split)]
+    ends = [round(end * T) if sum(split) <= WHOLE else int(end) for end in accumulate(split)]
     if ends[1] > T:
         raise DataError(f"{table.name} has {T:,} rows; --split asks for {ends[1]:,} to train and to validate")
     return Part(table, ends[0], ends[1], min(ends[2], T) if len(ends) == 3 else T)
@@ -81,51 +83,52 @@ class Carried:
         return [stream * self.windows + k % self.windows for stream in range(self.streams)]
 
 
+class Chosen(NamedTuple):
+    """The names of columns: those that the network reads, C, those it answers with, D, and that of the times."""
+
+    columns: tuple[str, ...]
+    targets: tuple[str, ...]
+    time: str | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of tables."""
+        return tuple(dict.fromkeys((*self.columns, *self.targets)))
+
+
 class Columns:
-    """Which columns a run reads and answers with, and their units; kept as JSON.
+    """Which columns a run reads and answers with, their units, and which rows it has read; kept as JSON."""
 
-    `columns` are what the network reads, C of them, `targets` what it answers with, D of them.
-    """
-
-    def __init__(self, columns: Sequence[str], targets: Sequence[str], saved: dict[str, Any]) -> None:
-        """Errors: DataError where what was saved does not fit."""
+    def __init__(self, saved: Any) -> None:
+        """Errors: DataError where it is not what was saved."""
         try:
-            self.columns, self.targets, self.saved = tuple(columns), tuple(targets), saved
-            self.names = tuple(dict.fromkeys((*columns, *targets)))  # of the columns of tables
-            units = torch.tensor([saved["units"][name] for name in self.names], dtype=torch.float64)
+            self.saved, self.time = saved, saved["time"]
+            self.columns, self.targets = tuple(saved["columns"]), tuple(saved["targets"])
+            self.chosen = Chosen(self.columns, self.targets, self.time)
+            names = self.chosen.names
+            units = torch.tensor([saved["units"][name] for name in names], dtype=torch.float64)
             self.mean, self.deviation = units.unbind(-1)
-            self.naive = torch.tensor([float(saved["naive"][name]) for name in targets], dtype=torch.float64)
-            self.time: str | None = saved["time"]
-            self.read: list[tuple[str, int, int]] = [(str(a), int(b), int(c)) for a, b, c in saved["read"]]
+            self.naive = torch.tensor([float(saved["naive"][name]) for name in self.targets], dtype=torch.float64)
+            self.read = [(str(digest), int(rows), int(test)) for digest, rows, test in saved["read"]]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"not the columns of a run: {error!r:.80}") from None
-        self.at = torch.tensor([self.names.index(name) for name in targets])
+        self.at = torch.tensor([names.index(name) for name in self.targets])
 
     @classmethod
-    def of(cls, columns: Sequence[str], targets: Sequence[str], parts: Sequence[Part], season: int) -> Columns:
-        """Units, and the error of the naive forecast a step ahead (a season ahead), from the training rows."""
-        names = parts[0].table.names
+    def of(cls, chosen: Chosen, parts: Sequence[Part], season: int) -> Columns:
+        """Units, and the error of the naive forecast one season ahead, from the training rows."""
         units, naive = {}, {}
-        for i, name in enumerate(names):
+        for i, name in enumerate(chosen.names):
             whole = [(p.table.values[: p.train, i], p.table.seen[: p.train, i]) for p in parts]
             values = torch.cat([v[s] for v, s in whole])
             if not len(values):
                 raise DataError(f"{parts[0].table.name}: {name} has no value in the rows to train; leave it out")
             deviation = float(values.std(unbiased=False))
             units[name] = [float(values.mean()), deviation if deviation > 1e-12 else 1.0]
-            steps = [(v[season:] - v[:-season])[s[season:] & s[:-season]].abs() for v, s in whole]
-            errors = torch.cat(steps)
+            errors = torch.cat([(v[season:] - v[:-season])[s[season:] & s[:-season]].abs() for v, s in whole])
             naive[name] = float(errors.mean()) / units[name][1] if len(errors) else 0.0
         read = [[p.table.digest(p.validate), p.validate, p.test if p.test < len(p.table) else 0] for p in parts]
-        found = {"columns": list(columns), "targets": list(targets), "time": parts[0].table.time}
-        return cls(columns, targets, {**found, "units": units, "naive": naive, "read": read})
-
-    @classmethod
-    def from_json(cls, saved: Any) -> Columns:
-        """Errors: DataError where it is not what was saved."""
-        if not isinstance(saved, dict) or not {"columns", "targets"} <= saved.keys():
-            raise DataError(f"not the columns of a run: {saved!r:.60}")
-        return cls(saved["columns"], saved["targets"], saved)
+        return cls({**chosen._asdict(), "units": units, "naive": naive, "read": read})
 
     def unread(self, table: Table) -> tuple[int, int]:
         """The rows of a table to score: those after the rows that the run trained and validated on, or all."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from elman import DataError
-from elman.data.table import calendar, fill_forward, numeric_columns, parsed, read_columns, times_after
+from elman.data.table import calendar, fill_forward, parsed, read_columns, read_head, times_after
 from elman.data.waves import hours, sine_cosine
 
 PLANT = """time,valve,place,heat
@@ -30,7 +30,7 @@ def read(path, *names, time=None, kinds=(), fill=False):
 
 
 def test_columns_times_and_numbers(plant):
-    assert numeric_columns(plant, None) == ["valve", "heat"]
+    assert read_head(plant, None).numeric == ["valve", "heat"]
     table = read(plant, "heat", "valve", kinds=("hour",))
     assert table.names == ("heat", "valve")
     assert table.values.tolist() == [[20, 1.5], [21, 2.5], [22, -10]]
@@ -57,7 +57,7 @@ def test_a_time_column_in_another_place_is_named(tmp_path):
 def test_without_times_a_first_column_of_numbers_is_one_of_them(tmp_path):
     path = tmp_path / "plant.csv"
     path.write_text("year,heat\n2001,1\n2002,2\n")
-    assert numeric_columns(path, None) == ["year", "heat"]
+    assert read_head(path, None).numeric == ["year", "heat"]
     assert read(path, "year").times == ()
 
 
@@ -101,7 +101,7 @@ def test_bad_tables(words, tmp_path):
 
 
 def test_a_time_column_that_is_not_there(plant):
-    with pytest.raises(DataError, match="no column 'when', which --time names; it has time, valve, place, heat"):
+    with pytest.raises(DataError, match="no column 'when' for the time; it has time, valve, place, heat"):
         read(plant, "heat", time="when")
 
 

@@ -124,7 +124,7 @@ def test_a_score_reads_only_what_training_did_not(csv, tmp_path, capsys):
     other.write_text(wave(50, begin=7))
     assert scored(capsys, "runs/regress", other)["scored"] == 50 - 12 - 2
     assert train(csv, *SMALL, "--run", "all") == 0
-    assert "what follows row 120 of" in refused(capsys, "score", "all", csv)
+    assert "after row 120: too few" in refused(capsys, "score", "all", csv)
     csv.write_text(wave(130))
     assert scored(capsys, "all", csv)["scored"] == 8  # the rows that the file has grown by
 
@@ -315,11 +315,11 @@ def test_answers_in_step_go_on_from_a_saved_state(csv, tmp_path, capsys):
 
 REFUSED = {
     "wave.csv has no column 'c'; it has time, a, b": ["--targets", "c"],
-    "no column 'when', which --time names": ["--time", "when"],
+    "no column 'when' for the time": ["--time", "when"],
     "wave.csv, line 61: b is 'oops', not a number": ["OOPS"],
     "wave.csv, line 61: b is missing ('nan')": ["NAN"],
     "too few for one window of 200 steps and 3 ahead": ["--context", "200"],
-    "rows 110 to 120 of": ["--split", "109,11", "--horizon", "12"],
+    "wave.csv, rows 110 to 120: too few for one window": ["--split", "109,11", "--horizon", "12"],
     "--split asks for 300 to train and to validate": ["--split", "200,100"],
     "--split 3: give the rows": ["--split", "3"],
     "the targets must be other columns than the inputs": ["--horizon", "0"],
@@ -354,7 +354,7 @@ def test_bad_input_to_a_run(csv, tmp_path, capsys):
     short = tmp_path / "short.csv"
     short.write_text(wave(9))
     assert "short.csv has 9 rows; a forecast reads the last 12" in refused(capsys, "predict", "runs/regress", short)
-    assert "rows 1 to 9 of" in refused(capsys, "score", "runs/regress", short)
+    assert "short.csv, rows 1 to 9: too few" in refused(capsys, "score", "runs/regress", short)
     short.write_text(wave(40).replace("a,b", "a,c"))
     assert "has no column 'b'; it has time, a, c" in refused(capsys, "score", "runs/regress", short)
     assert "no state" in refused(capsys, "predict", "runs/regress", csv, "--state", "s.safetensors")
@@ -365,7 +365,7 @@ def test_bad_input_to_a_run(csv, tmp_path, capsys):
 def test_a_damaged_list_of_columns():
     for saved in (None, [], {"columns": ["a"]}, {"columns": 3, "targets": ["a"]}):
         with pytest.raises(DataError, match="not the columns of a run"):
-            Columns.from_json(saved)
+            Columns(saved)
 
 
 # as people meet it
