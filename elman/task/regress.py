@@ -16,7 +16,7 @@ from elman.task.base import Loss, Recipe, Score, Scores
 from elman.task.regress_options import RECIPES, Options
 from elman.task.regressors import Follower, Forecaster, Sizes
 from elman.task.rows import Rows
-from elman.task.tally import Tally, middle, pinball, squared
+from elman.task.tally import Tally, middle, pinball
 from elman.task.windows import Carried, Window
 
 CHUNK = 1000  # steps read at once in step, the state carried
@@ -73,27 +73,15 @@ class Regress(Rows):
         return f"{value:.4f} {'pinball' if self.options.levels else 'MSE'}"
 
     def about(self) -> dict[str, str]:
-        o, columns = self.options, self.known
-        rows = sum(len(p.table) for p in self.parts)
-        named = ", ".join(o.files) or self.parts[0].table.name
-        first = self.parts[0]
-        test = f", {first.test - first.validate:,} left to score" if first.test > first.validate else ""
-        held = f"{first.validate - first.train:,} to validate" if o.split or o.share is not None else o.validation
-        clock = f", {' and '.join(o.kinds)}" if columns.time and o.kinds else ""
-        read = f"{len(columns.columns)} columns{clock} -> {len(columns.targets)}: {', '.join(columns.targets)}"
-        how = (
-            f"{o.context} steps, then {o.horizon} ahead"
-            if o.horizon
-            else f"in step, windows of {o.context}{', state carried' if o.carry else ''}"
-        )
+        o = self.options
+        carried = ", state carried" if o.carry else ""
+        how = f"{o.context} steps, then {o.horizon} ahead" if o.horizon else f"in step, windows of {o.context}{carried}"
         model = f"{o.cell} {o.layers} x {o.hidden}, dropout {o.dropout:g}"
         if o.horizon:
             segments = f", segments of {o.segment}" if o.segment > 1 else ""
             model += f", centre {o.centre}{segments}{', each column apart' if o.apart else ''}"
         return {
-            "data": f"{named}: {rows:,} rows",
-            "split": f"{first.train:,} rows to train, {held}{test}",
-            "columns": read,
+            **self.about_rows(),
             "reading": f"{how}, {o.batch} at a time, {self.batches:,} batches an epoch",
             "model": model,
             "backend": ways(self.model, self.batch(self.training[:2])),
@@ -112,9 +100,8 @@ class Regress(Rows):
     def error(self, out: Tensor, y: Tensor, seen: Tensor) -> Tensor:
         """The loss of outputs (..., Q) for targets (...)."""
         levels = self.options.levels
-        if not levels:
-            return squared(out.squeeze(-1), y, seen)
-        return (pinball(out, y, torch.tensor(levels)) * seen).sum() / seen.sum().clamp(min=1)
+        losses = pinball(out, y, torch.tensor(levels)) if levels else (out.squeeze(-1) - y) ** 2
+        return (losses * seen).sum() / seen.sum().clamp(min=1)
 
     def objective(self, examples: list[Window]) -> tuple[Tensor, float]:
         objective, value, _ = self.step(examples, None)

@@ -112,6 +112,21 @@ class Rows(Supervised[Window]):
         self.columns = Columns(files["regress.json"])
         self.chosen = self.columns.chosen
 
+    def about_rows(self) -> dict[str, str]:
+        """What is read, for people."""
+        o, columns = self.options, self.known
+        rows, train, validate, test = (
+            sum(ends) for ends in zip(*((len(p.table), p.train, p.validate, p.test) for p in self.parts))
+        )
+        held = f"{validate - train:,} to validate" if o.split or o.share is not None else f"validated on {o.validation}"
+        left = f", {test - validate:,} left to score" if test > validate else ""
+        clock = f" and {', '.join(o.kinds)}" if columns.time and o.kinds else ""
+        return {
+            "data": f"{', '.join(o.files) or self.parts[0].table.name}: {rows:,} rows",
+            "split": f"{train:,} rows to train, {held}{left}",
+            "columns": f"{', '.join(columns.columns)}{clock} -> {', '.join(columns.targets)}",
+        }
+
     @property
     def known(self) -> Columns:
         assert self.columns is not None, "prepare comes first"

@@ -10,11 +10,6 @@ from torch import Tensor
 from elman.task.base import Score, Scores
 
 
-def squared(out: Tensor, y: Tensor, seen: Tensor) -> Tensor:
-    """The mean squared error over the values that are known; out and y of one shape."""
-    return ((out - y) ** 2 * seen).sum() / seen.sum().clamp(min=1)
-
-
 def pinball(out: Tensor, y: Tensor, quantiles: Tensor) -> Tensor:
     """The loss whose minimum is each quantile, the mean over quantiles; out (..., Q), y (...) -> (...).
 

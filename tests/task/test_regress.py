@@ -129,6 +129,27 @@ def test_a_score_reads_only_what_training_did_not(csv, tmp_path, capsys):
     assert scored(capsys, "all", csv)["scored"] == 8  # the rows that the file has grown by
 
 
+def test_another_file_validates(csv, tmp_path, capsys):
+    other = tmp_path / "other.csv"
+    other.write_text(wave(40, begin=30))
+    assert train(csv, *SMALL, "--validation", other) == 0
+    said = capsys.readouterr().out
+    assert "120 rows to train, validated on" in said
+    assert "a, b and hour, weekday -> a, b" in said
+    assert scored(capsys, "runs/regress")["scored"] == 40 - 12 - 2
+    other.write_text("a,b\n" + "1,2\n" * 40)
+    said = refused(capsys, "train", "regress", csv, *SMALL, "--validation", other)
+    assert "other.csv has no column 'time' for the time; it has a, b" in said
+
+
+def test_several_files_are_split_each_by_itself(csv, tmp_path, capsys):
+    other = tmp_path / "other.csv"
+    other.write_text(wave(60, begin=7))
+    assert train(csv, other, *SMALL, "--split", "0.5,0.25") == 0
+    assert "90 rows to train, 45 to validate, 45 left to score" in capsys.readouterr().out
+    assert scored(capsys, "runs/regress", other)["scored"] == 15 - 2
+
+
 # forecasts
 
 
