@@ -38,7 +38,7 @@ class Regress(Rows):
     options_type: ClassVar[type[Options]] = Options
     recipes: ClassVar[dict[str, Recipe]] = RECIPES
     examples: ClassVar[tuple[str, ...]] = (
-        "elman train regress                                         forecast days made here, a minute",
+        "elman train regress                                         forecast days made here, half a minute",
         "elman train regress load.csv --horizon 24 --quantiles 0.1,0.5,0.9",
         "elman train regress ETTh1.csv --recipe ett                  then: elman score runs/regress ETTh1.csv",
         "elman train regress plant.csv --horizon 0 --inputs valve,heat --targets pressure",
@@ -70,7 +70,7 @@ class Regress(Rows):
         return 1.0
 
     def in_units(self, value: float) -> str:
-        return f"{value:.4f} {'pinball' if self.options.levels else 'MSE'}"
+        return f"{value:.4g} {'pinball' if self.options.levels else 'MSE'}"
 
     def about(self) -> dict[str, str]:
         o = self.options
@@ -138,7 +138,7 @@ class Regress(Rows):
     def validate(self) -> Scores:
         found = super().validate()
         return {
-            name: Score(score.value, f"{score.value:.4f}")
+            name: Score(score.value, f"{score.value:.4g}")
             for name in SHOWN
             if (score := found.get(name)) and score.value is not None
         }

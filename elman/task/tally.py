@@ -51,9 +51,9 @@ class Tally:
         """Figures; `deviation` of each target in its units, `naive` the naive error in training, standardised, (D,)."""
         scores: Scores = {}
         if len(self.quantiles):
-            scores["pinball"] = Score(self.mean("pinball"), f"{self.mean('pinball'):.4f}, mean over quantiles")
+            scores["pinball"] = Score(self.mean("pinball"), f"{self.mean('pinball'):.4g}, mean over quantiles")
         mse, mae = self.mean("squared"), self.mean("absolute")
-        scores |= {"MSE": Score(mse, f"{mse:.4f}, standardised"), "MAE": Score(mae, f"{mae:.4f}, standardised")}
+        scores |= {"MSE": Score(mse, f"{mse:.4g}, standardised"), "MAE": Score(mae, f"{mae:.4g}, standardised")}
         scores["MASE"] = self.scaled(naive, season)
         if len(self.quantiles) > 1:
             inside, low, high = self.mean("inside"), self.quantiles.min(), self.quantiles.max()
@@ -62,10 +62,10 @@ class Tally:
             self.mean("naive squared"),
             "the last value" if season == 1 else f"the value {season} steps before",
         )
-        scores["naive MSE"] = Score(worse, f"{worse:.4f}, MAE {self.mean('naive absolute'):.4f}: {said}")
+        scores["naive MSE"] = Score(worse, f"{worse:.4g}, MAE {self.mean('naive absolute'):.4g}: {said}")
         if "memoryless" in self.sums:
             alone = self.mean("memoryless")
-            scores["memoryless MSE"] = Score(alone, f"{alone:.4f}: the network that sees one step alone")
+            scores["memoryless MSE"] = Score(alone, f"{alone:.4g}: the network that sees one step alone")
         per = self.sums["absolute"] / self.count.clamp(min=1) * deviation
         rows = [(name, float(per[i])) for i, name in enumerate(targets)]
         return scores | {f"MAE of {name}": Score(value, f"{value:.6g} in its units") for name, value in rows}
@@ -80,7 +80,7 @@ class Tally:
             return Score(None, "not measured: the naive forecast had no error in training")
         value = float((self.sums["absolute"] / self.count)[whole].div(naive[whole]).mean())
         step = "step" if season == 1 else f"season of {season} steps"
-        return Score(value, f"{value:.4f} (1: as large as the naive error over a {step} in training)")
+        return Score(value, f"{value:.4g} (1: as large as the naive error over a {step} in training)")
 
 
 def middle(quantiles: Sequence[float]) -> int:
