@@ -68,13 +68,15 @@ def read_picture(path: Path, size: tuple[int, int] | None, grey: bool) -> Tensor
         raise DataError("reading pictures needs Pillow: pip install elman[image]") from None
     try:
         with Image.open(path) as opened:
+            if size is not None:
+                opened.draft("L" if grey else "RGB", size[::-1])  # JPEG is decoded no larger than it has to be
             image = opened.convert("L" if grey else "RGB")
             if size is not None and image.size != size[::-1]:
                 image = image.resize(size[::-1], Image.Resampling.BILINEAR)
             pixels = np.asarray(image)
     except FileNotFoundError:
         raise DataError(f"{path}: no such picture; name an existing one") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is not a readable picture ({error}); mend it or leave it out") from None
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy())
 
