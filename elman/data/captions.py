@@ -142,4 +142,4 @@ def pictures_of(paths: Iterable[Path]) -> Iterator[Captioned]:
 
 def words_of(caption: str) -> list[str]:
     """A caption's words in lower case, punctuation apart."""
-    return re.findall(r"\w+(?:['’-]\w+)*|[^\w\s]", caption.lower())
+    return re.findall(r"\w+(?:['\u2019-]\w+)*|[^\w\s]", caption.lower())

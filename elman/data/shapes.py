@@ -1,6 +1,6 @@
 """Pictures of two coloured shapes with a caption each, drawn here; some pairs of objects are held back.
 
-    python -m elman.data.shapes FOLDER      # writes the test part: FOLDER/captions.csv and FOLDER/images
+python -m elman.data.shapes FOLDER      # writes the test part: FOLDER/captions.csv and FOLDER/images
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def draw(wanted: Tensor, side: int, chance: torch.Generator) -> Tensor:
     across = between(radius[0], 31 - radius[0])
     beside = (across + between(-3.5, 3.5)).maximum(radius[1]).minimum(31 - radius[1])
     relation = wanted[:, 2]
-    kinds = torch.where((relation % 2 == 0)[:, None], wanted[:, :2], wanted[:, :2].flip(1))  # below: the second is above
+    kinds = torch.where(
+        (relation % 2 == 0)[:, None], wanted[:, :2], wanted[:, :2].flip(1)
+    )  # below: the second is above
     upright = relation < 2
     pictures = between(0, 50)[:, None, None, None].expand(N, side, side, 3)
     for i, (one, other) in enumerate(((along, across), (far, beside))):

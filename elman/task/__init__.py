@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from elman.task.caption import Caption
 from elman.task.classify import Classify
 from elman.task.regress import Regress
 from elman.task.tag import Tag
 from elman.task.text import Text
 from elman.task.transcribe import Transcribe
 
-TASKS: dict[str, Any] = {task.name: task for task in (Text, Classify, Regress, Tag, Transcribe)}
+TASKS: dict[str, Any] = {task.name: task for task in (Text, Classify, Regress, Tag, Transcribe, Caption)}
 
-__all__ = ["TASKS", "Classify", "Regress", "Tag", "Text", "Transcribe"]
+__all__ = ["TASKS", "Caption", "Classify", "Regress", "Tag", "Text", "Transcribe"]

@@ -17,7 +17,7 @@ from elman.errors import DataError
 from elman.module.encoder_decoder import ROUND
 
 ROOM = 256 << 20  # bytes of pixels that are kept in memory
-GRID = 8  # an encoder halves pictures until they are no larger than this
+GRID = 4  # an encoder halves pictures until they are no larger than this
 
 
 class Sight(ABC):
@@ -52,6 +52,10 @@ class Sight(ABC):
     @abstractmethod
     def place(self, row: int, rows: int) -> dict[str, Any]:
         """Where a row of the memory lies."""
+
+    def open(self, path: Path) -> None:
+        """Read from another file than the run's own."""
+        raise DataError(f"{path}: this run reads pictures, not features")
 
     def refuse(self, message: str) -> None:
         """Errors: DataError, unless what cannot be read is left out."""
@@ -125,8 +129,12 @@ class Given(Sight):
 
     @property
     def features(self) -> Features:
+        """The file that was opened last, or that of the run."""
         self.source = self.source or Features(Path(self.options.features))
         return self.source
+
+    def open(self, path: Path) -> None:
+        self.source = Features(path)
 
     def attach(self, examples: list[Captioned], path: Path) -> list[Captioned]:
         for e in examples:
@@ -139,8 +147,8 @@ class Given(Sight):
         found = []
         for path in paths or [self.options.features]:
             if Path(path).suffix == ".safetensors":
-                self.source = Features(Path(path))
-                found += [Captioned(name, (), f"{path}, {name}") for name in self.source.names]
+                self.open(Path(path))
+                found += [Captioned(name, (), f"{path}, {name}") for name in self.features.names]
             else:
                 found += self.attach([Captioned(Path(path).name, (), path)], Path(path))
         return found
@@ -166,7 +174,7 @@ class Given(Sight):
 
 
 class PictureEncoder(nn.Module):
-    """Four convolutions with group normalisation; each halves the picture while more than 8 x 8 places are left.
+    """Four convolutions with group normalisation; each halves the picture while more than 4 x 4 places are left.
 
     Shapes: pictures (B, 3, R, R) -> memory (B, S, M) of places, row by row, and a vector (B, M).
     """
