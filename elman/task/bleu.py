@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from typing import Any
 
 from elman.errors import DataError
 
@@ -19,8 +20,8 @@ def bleu(found: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """
     if not has_bleu():
         raise DataError("BLEU needs sacrebleu: pip install elman[score]")
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     most = max(map(len, references))
-    streams = [[each[i] if i < len(each) else None for each in references] for i in range(most)]
+    streams: list[Any] = [[each[i] if i < len(each) else None for each in references] for i in range(most)]
     return BLEU(lowercase=True).corpus_score(list(found), streams).score

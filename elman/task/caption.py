@@ -41,7 +41,7 @@ class Options(SupervisedOptions):
 
     context: Literal["input", "state", "both"] = "both"
     """How the picture as a whole enters the decoder: as input of each step, as its first state, or as both."""
-    attention: bool = False
+    attention: bool = True
     """Before each word, look at the places of the picture."""
     width: int = 96
     """Numbers that the encoder gives for each place, and for the whole."""
@@ -58,12 +58,10 @@ class Options(SupervisedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = {"side": 8, "least": 1, "width": 16, "hidden": 1, "embedding": 1, "dropout": 0, "beam": 1}
+        least = {"side": 8, "least": 1, "width": 4, "hidden": 1, "embedding": 1, "dropout": 0, "beam": 1}
         check_ranges(self, least)
         if self.dropout >= 1:
             raise OptionError(f"--dropout {self.dropout}: must be below 1")
-        if self.width % 16:
-            raise OptionError(f"--width {self.width}: must be a multiple of 16, for the encoder's groups")
         if self.features is not None:
             if not self.files:
                 raise OptionError("--features needs a file of captions beside it, as in: elman train caption FILE")
@@ -72,7 +70,7 @@ class Options(SupervisedOptions):
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(
-        Options(batch=64, rate=3e-3, attention=True, warmup=50), "pictures of 32 x 32, attention", epochs=8
+        Options(batch=64, rate=4e-3, warmup=50), "pictures of 32 x 32, attention to their places", epochs=8
     ),
 }
 
@@ -92,7 +90,7 @@ class Caption(Supervised[Captioned]):
     higher: ClassVar[bool] = True
     examples: ClassVar[tuple[str, ...]] = (
         "elman train caption                                        coloured shapes drawn here",
-        "elman train caption Flickr8k/ --side 128 --attention       a folder with captions.txt and Images/",
+        "elman train caption Flickr8k/ --side 128                   a folder with captions.txt and Images/",
         "elman train caption captions.csv --features features.safetensors",
         "elman train caption annotations/captions_train2017.json --validation annotations/captions_val2017.json",
     )
@@ -171,6 +169,7 @@ class Caption(Supervised[Captioned]):
         left = f", {len(self.sight.left_out):,} left out as unreadable" if self.sight.left_out else ""
         read = f"features of {self.size} numbers" if o.features else f"pictures of {o.side} x {o.side}"
         some = self.training[:2]
+        self.model.eval()  # batch normalisation takes no note of what is only looked at
         return {
             "data": f"{named}: {len(self.training):,} pictures, {captions:,} captions, {len(self.words):,} words{left}",
             "split": f"{len(self.training):,} pictures to train, {len(self.held_back):,} to validate",

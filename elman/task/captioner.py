@@ -11,7 +11,7 @@ from elman.cell import Attend, Cell, Conditioned, Variational
 from elman.module import SequenceModel, beam_search
 from elman.task.networks import CELLS
 
-Seen = dict[str, Tensor]  # what the decoder's cell takes of B pictures, by name
+Seen = dict[str, Any]  # what the decoder's cell takes of B pictures, by name
 
 
 class Told(NamedTuple):
@@ -25,7 +25,7 @@ class Told(NamedTuple):
 class Captioner(nn.Module):
     """p(caption | picture), word by word: an encoder, and a `SequenceModel` with an end symbol.
 
-    The encoder's vector conditions the decoder as --context says; with --attention the decoder also looks at the
+    The encoder's vector conditions the decoder as --context says; with attention the decoder also looks at the
     encoder's memory before each word. An encoder takes what `Sight.batch` gives.
     Source: Vinyals et al. (2015), arXiv:1411.4555; Xu et al. (2015), arXiv:1502.03044.
     """

@@ -174,7 +174,7 @@ class Given(Sight):
 
 
 class PictureEncoder(nn.Module):
-    """Four convolutions with group normalisation; each halves the picture while more than 4 x 4 places are left.
+    """Four convolutions with batch normalisation; each halves the picture while more than 4 x 4 places are left.
 
     Shapes: pictures (B, 3, R, R) -> memory (B, S, M) of places, row by row, and a vector (B, M).
     """
@@ -184,7 +184,7 @@ class PictureEncoder(nn.Module):
         blocks: list[nn.Module] = []
         channels = 3
         for out in (width // 4, width // 2, width, width):
-            blocks += [nn.Conv2d(channels, out, 3, padding=1), nn.GroupNorm(4, out), nn.ReLU()]
+            blocks += [nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU()]
             if side > GRID:
                 blocks.append(nn.MaxPool2d(2, ceil_mode=True))
                 side = -(-side // 2)
