@@ -24,7 +24,7 @@ KINDS = sorted(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 RELATIONS = ("above", "below", "left of", "right of")
 PAIRS = [(a, b) for a in range(len(KINDS)) for b in range(a + 1, len(KINDS))]  # in the order in which they are named
 TESTED = len(PAIRS) // 10
-EACH = {"train": 6, "validation": 3, "test": 3}  # pictures of a pair in a relation
+EACH = {"train": 12, "validation": 3, "test": 3}  # pictures of a pair in a relation
 Part = Literal["train", "validation", "test"]
 
 
@@ -117,4 +117,6 @@ def write_shapes(folder: Path, part: Part = "test") -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m elman.data.shapes FOLDER")
     print(f"{write_shapes(Path(sys.argv[1])):,} pictures")

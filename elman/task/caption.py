@@ -70,7 +70,7 @@ class Options(SupervisedOptions):
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(
-        Options(batch=64, rate=4e-3, warmup=50), "pictures of 32 x 32, attention to their places", epochs=8
+        Options(batch=64, rate=4e-3, warmup=50, dropout=0.1), "pictures of 32 x 32, attention to their places", epochs=5
     ),
 }
 
@@ -118,7 +118,9 @@ class Caption(Supervised[Captioned]):
 
     def read(self, paths: Sequence[str], training: bool) -> list[Captioned]:
         found = []
-        for path in map(Path, paths):
+        for path in sorted(map(Path, paths), key=lambda path: path.suffix != ".safetensors"):  # features first
+            if path.suffix == ".safetensors" and training:
+                raise DataError(f"{path}: name features by --features, beside a file of captions")
             if path.suffix == ".safetensors":
                 self.sight.open(path)
             else:

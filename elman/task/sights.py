@@ -129,11 +129,13 @@ class Given(Sight):
 
     @property
     def features(self) -> Features:
-        """The file that was opened last, or that of the run."""
+        """The run's own file, where no other was opened."""
         self.source = self.source or Features(Path(self.options.features))
         return self.source
 
     def open(self, path: Path) -> None:
+        if self.source is not None:
+            raise DataError(f"{path}: {self.source.path} is read already; name one file of features")
         self.source = Features(path)
 
     def attach(self, examples: list[Captioned], path: Path) -> list[Captioned]:

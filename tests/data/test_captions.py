@@ -143,7 +143,7 @@ def test_no_pair_of_objects_is_in_two_parts():
     parts = {part: pairs(part) for part in EACH}
     assert all(len(pair) == 2 for found in parts.values() for pair in found)
     assert sum(len(set(found)) for found in parts.values()) == len(PAIRS) == len(set().union(*parts.values()))
-    assert {part: len(found) for part, found in parts.items()} == {"train": 8472, "validation": 468, "test": 516}
+    assert {part: len(found) for part, found in parts.items()} == {"train": 16944, "validation": 468, "test": 516}
     assert not drawn_shapes("validation", 0.0, 8)
 
 

@@ -11,11 +11,14 @@ from safetensors.torch import save_file
 
 from elman import DataError
 from elman.cli import main
+from elman.data.captions import read_captions
 from elman.task.bleu import bleu
 from elman.task.caption import Caption, Options
 from elman.task.captioner import Told
+from elman.task.sights import Pixels
 
-SMALL = "--side 8 --width 16 --hidden 16 --embedding 8 --batch 8 --rate 0.02 --warmup 0 --report-every 20".split()
+SIZES = "--side 8 --width 16 --hidden 16 --embedding 8 --batch 8".split()
+SMALL = [*SIZES, *"--rate 0.02 --warmup 0 --dropout 0 --report-every 20".split()]
 SHADES = {"dark": 20, "light": 230}
 
 
@@ -100,7 +103,7 @@ def test_shapes_drawn_here_with_every_context(here, capsys, monkeypatch, context
     monkeypatch.setattr(draw, lambda part, share, side: drawn_shapes(part, share, side)[::20])
     words = [*SMALL, "--side", "16", "--context", context, *attention]
     said = ran(capsys, "train", "caption", *words, "--steps", "20", "--report-every", "10")
-    assert "coloured shapes drawn here: 424 pictures" in said
+    assert "coloured shapes drawn here: 848 pictures" in said
     assert "fused: one kernel a sequence" in said
     losses = [json.loads(line)["train"] for line in (here / "runs/caption/log.jsonl").read_text().splitlines()[:2]]
     assert losses[1] < losses[0] < math.log(20)
@@ -108,7 +111,7 @@ def test_shapes_drawn_here_with_every_context(here, capsys, monkeypatch, context
 
 def test_the_default_learns_in_its_first_steps(here, capsys):
     said = ran(capsys, "train", "caption", "--steps", "2", "--beam", "1", "--report-every", "1")
-    assert "8,472 pictures to train, 468 to validate" in said
+    assert "16,944 pictures to train, 468 to validate" in said
     first = next(line for line in said.splitlines() if "exact" in line)
     assert "of 468" in first
 
@@ -146,6 +149,14 @@ def test_a_beam_finds_no_less_likely_captions_than_one_word_at_a_time(pictures):
     assert torch.allclose(own, wide.log_prob, atol=1e-4)
 
 
+def test_pictures_that_find_no_room_in_memory_are_read_again(pictures, monkeypatch):
+    kept, read = Pixels(Options(side=8)), Pixels(Options(side=8))
+    examples = kept.attach(read_captions(pictures / "a.csv"), pictures / "a.csv")
+    monkeypatch.setattr("elman.task.sights.ROOM", 0)
+    assert torch.equal(kept.batch(examples)[0], read.batch(examples)[0])
+    assert (len(kept.kept), len(read.kept)) == (24, 0)
+
+
 # features
 
 
@@ -176,15 +187,29 @@ def test_features_in_place_of_pictures(pictures, capsys, attention):
     [named] = lines_of(ran(capsys, "predict", "runs/caption", "dark4.png", "--json"))
     assert named["caption"] == "a dark picture"
     (pictures / "xy.csv").write_text("image,caption\nx,a light picture\ny,a dark picture\n")
-    scored = ran(capsys, "score", "runs/caption", "other.safetensors", "xy.csv")
+    scored = ran(capsys, "score", "runs/caption", "xy.csv", "other.safetensors")
     assert "exact  100.00% (2 of 2)" in scored
     assert "line 2: no features of x" in refused(capsys, "score", "runs/caption", "xy.csv")
     save_file({"x": torch.ones(4)}, pictures / "narrow.safetensors")
     assert "features of 4 numbers; training had 5" in refused(capsys, "predict", "runs/caption", "narrow.safetensors")
+    assert "name one file of features" in refused(capsys, "predict", "runs/caption", *["other.safetensors"] * 2)
     features_of(pictures, 6)
     assert "the data of runs/caption has changed" in refused(
         capsys, "train", "caption", "--resume", "--run", "runs/caption", "--steps", "50"
     )
+
+
+def test_features_of_a_picture_do_not_depend_on_those_beside_it(pictures):
+    features_of(pictures)
+    small = dict(width=16, hidden=16, embedding=8, batch=8)
+    task = Caption(Options(files=("a.csv",), features="features.safetensors", **small))
+    task.model.eval()
+    some = task.training[:6]  # of one row, two and three
+    whose, y, lengths = task.captions(some)
+    together = task.model.log_prob(task.see(some), whose, y, lengths)
+    alone = [task.model(*task.sight.batch([e]), *task.captions([e])) for e in some]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+    assert len(set(together.tolist())) == 6
 
 
 # bad input
@@ -197,7 +222,7 @@ WRONG = {
     "--beam 0: must be at least 1": ["a.csv", "--beam", "0"],
     "--features needs a file of captions beside it": ["--features", "x.safetensors"],
     "x.safetensors: no such file of features": ["a.csv", "--features", "x.safetensors"],
-    "a.safetensors: this run reads pictures, not features": ["a.csv", "a.safetensors"],
+    "a.safetensors: name features by --features": ["a.csv", "a.safetensors"],
     "missing.csv, line 3: no picture none.png in ": ["missing.csv"],
     "none.png in . or the folders in it; mend or remove it, or leave out all such with --skip-unreadable": [
         "missing.csv"
@@ -245,6 +270,7 @@ def test_bad_input_to_a_trained_run(pictures, capsys):
     ran(capsys, "train", "caption", "a.csv", *SMALL, "--steps", "2")
     tear(pictures)
     assert "name files or a folder" in refused(capsys, "predict", "runs/caption")
+    assert "this run reads pictures, not features" in refused(capsys, "score", "runs/caption", "a.safetensors")
     assert "nothing.png: no such picture" in refused(capsys, "predict", "runs/caption", "nothing.png")
     assert "Images/torn.png is not a readable picture" in refused(capsys, "predict", "runs/caption", "Images/torn.png")
     (pictures / "long.csv").write_text(f"image,caption\ndark1.png,{'very ' * 50}dark and unheard of\n")
