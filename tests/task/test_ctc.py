@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from elman.task.ctc import aligned, frames_needed, greedy, prefix_beam
 from elman.task.fusion import TextFusion
-from elman.task.language import CELLS, LanguageModel
+from elman.task.language import LanguageModel
+from elman.task.networks import CELLS
 
 BLANK = 2
 
