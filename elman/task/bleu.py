@@ -1,4 +1,4 @@
-"""BLEU, by sacrebleu."""
+"""BLEU, by the package sacrebleu."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ def has_bleu() -> bool:
     return importlib.util.find_spec("sacrebleu") is not None
 
 
-def bleu(found: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """BLEU of texts, 0 to 100, each with one or several references, all in lower case. Errors: DataError without it.
+def bleu(found: Sequence[str], right: Sequence[Sequence[str]], *, lowercase: bool = False) -> float:
+    """Corpus BLEU, 0 to 100, of texts against one or several right ones each; tokens as in mteval-v13a.
 
-    Source: Papineni et al. (2002); Post (2018), "A call for clarity in reporting BLEU scores".
+    Source: Papineni et al. (2002); Post (2018), arXiv:1804.08771. Errors: DataError without the package.
     """
     if not has_bleu():
-        raise DataError("BLEU needs sacrebleu: pip install elman[score]")
+        raise DataError("BLEU needs the package sacrebleu: pip install elman[score]")
     from sacrebleu.metrics.bleu import BLEU
 
-    most = max(map(len, references))
-    streams: list[Any] = [[each[i] if i < len(each) else None for each in references] for i in range(most)]
-    return BLEU(lowercase=True).corpus_score(list(found), streams).score
+    most = max(map(len, right), default=1)
+    references: list[Any] = [[texts[i] if i < len(texts) else None for texts in right] for i in range(most)]
+    return float(BLEU(lowercase=lowercase, tokenize="13a").corpus_score(list(found), references).score)

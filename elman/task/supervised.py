@@ -57,6 +57,11 @@ class SupervisedOptions(TrainOptions):
             return None
         return share if 0 <= share < 1 else None
 
+    @property
+    def validation_files(self) -> tuple[str, ...]:
+        """The files to validate on; none where a share is held back."""
+        return (self.validation,) if self.share is None else ()
+
 
 class Supervised(Task, Generic[E]):
     """A task over examples of type E.
@@ -116,7 +121,7 @@ class Supervised(Task, Generic[E]):
         o = self.options
         examples = self.read(find(o.files), training=True) if o.files else self.made()
         if o.share is None:
-            return examples, self.read([o.validation], training=False)
+            return examples, self.read(o.validation_files, training=False)
         count = round(len(examples) * o.share)
         order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(o.seed)).tolist()
         held = sorted(order[:count])
@@ -142,7 +147,7 @@ class Supervised(Task, Generic[E]):
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        named = [*self.options.files, *([self.options.validation] if self.options.share is None else [])]
+        named = [*self.options.files, *self.options.validation_files]
         found = {"examples": len(self.training), "held_back": len(self.held_back)}
         return {**found, "sha256": fingerprint(find(named))} if named else found
 
