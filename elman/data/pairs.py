@@ -16,7 +16,7 @@ from elman.errors import DataError
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
           "December")  # fmt: skip
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-STYLES = ("{d} {month} {y}", "{month} {d}, {y}", "{day}, {d} {month} {y}", "{d}.{m}.{y}", "{day} {month} {d}, {y}")
+STYLES = ("{d} {month} {y}", "{month} {d}, {y}", "{day}, {d} {month} {y}", "{d}.{m}.{y}", "{day}, {month} {d}, {y}")
 
 
 class Pair(NamedTuple):

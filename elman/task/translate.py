@@ -92,10 +92,10 @@ RECIPES: dict[str, Recipe] = {
     ),
     "multi30k": Recipe(
         Options(
-            level="subword", shared=True, tied=True, hidden=320, embedding=320, layers=2, decoder_layers=2,
-            dropout=0.3, smooth=0.1, batch=96, rate=2e-3, warmup=400, average=0.998, clip_norm=1.0,
+            level="subword", shared=True, tied=True, hidden=320, embedding=320, dropout=0.3, smooth=0.1, batch=64,
+            rate=2e-3, warmup=200, average=0.998,
         ),
-        "some ten thousand sentences: shared subwords, two layers, strongly regularised; an hour",
+        "some ten thousand sentences: shared subwords, one table for all embeddings, strongly regularised; an hour",
         seconds=3540,
     ),
 }  # fmt: skip
@@ -205,8 +205,8 @@ class Translate(Supervised[Pair]):
             "data": f"{', '.join(o.files) or 'dates made here'}: {len(self.training) + len(self.held_back):,} pairs",
             "split": f"{len(self.training):,} to train, {len(self.held_back):,} to validate",
             "reading": f"by {o.level}s, {known}; {o.batch} pairs at a time, {self.batches:,} batches an epoch",
-            "model": f"{o.cell}, {o.layers} x {o.hidden} both ways, then {o.decoder_layers} x {o.hidden} with attention; "
-            f"embedding {o.embedding}{', tied' if o.tied else ''}, dropout {o.dropout:g}",
+            "model": f"{o.cell} {o.layers} x {o.hidden} in both directions, {o.decoder_layers} x {o.hidden} attending, "
+            f"embedding {o.embedding}{' tied' if o.tied else ''}, dropout {o.dropout:g}",
             "backend": ways(self.model, *self.batches_of(self.training[:2])),
         }
 
@@ -219,7 +219,7 @@ class Translate(Supervised[Pair]):
         return self.measured(self.held_back[:SEEN], 1) if self.has_validation else {}
 
     def sample(self, k: int) -> str:
-        if not self.has_validation:
+        if k == 0 or not self.has_validation:
             return ""
         found = self.translated([e.source for e in self.held_back[:3]], 1)
         return "\n".join([*map(shown, found), *drawn(found[0])])

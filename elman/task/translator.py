@@ -94,7 +94,7 @@ class Translator(nn.Module):
         read = self.dropout(decoder.read(y, lengths, None))  # (T + 1, B, E)
         found = decoder.taught(read, lengths=lengths + 1, watch=("attention",) if watch else (), **given)
         t = torch.arange(len(y) + 1)[:, None]
-        end = torch.full_like(y[:1], decoder.symbols)
+        end = y.new_full((1, y.shape[1]), decoder.symbols)
         target = torch.cat([y, end]).masked_fill(t == lengths, decoder.symbols)
         there = t <= lengths
         logits = decoder.feedback.output(self.dropout(found[0][there]))  # padding is not worth a softmax
