@@ -105,6 +105,18 @@ class Subwords(Pieces):
         return json.loads(self.tokenizer.to_str())
 
 
+def found(level: str, texts: Iterable[str], limit: int, least: int) -> Pieces:
+    """The pieces of texts, by "subword", "word" or "char". Errors: DataError."""
+    return Subwords.of(texts, limit) if level == "subword" else Spelled.of(texts, SPLITS[level], least, limit)
+
+
+def restored(level: str, saved: Any) -> Pieces:
+    """The pieces that gave this to_json. Errors: DataError, RunError."""
+    if level == "subword":
+        return Subwords.from_json(saved)
+    return Spelled(Lexicon.from_json(saved, UNKNOWN), SPLITS[level])
+
+
 def words(text: str) -> list[str]:
     """Words and marks, each with `SPACE` before it where white space stood: "A man." -> "▁A", "▁man", "."."""
     found = []
@@ -112,6 +124,9 @@ def words(text: str) -> list[str]:
         at = match.start()
         found.append((SPACE if at == 0 or text[at - 1].isspace() else "") + match.group())
     return found
+
+
+SPLITS: dict[str, Callable[[str], list[str]]] = {"word": words, "char": list}
 
 
 def joined(pieces: Iterable[str]) -> str:

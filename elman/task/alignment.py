@@ -56,7 +56,7 @@ def drawn(found: Translation) -> list[str]:
 
 def bare(piece: str) -> str:
     """A piece as people read it."""
-    return piece.replace(SPACE, "") or "_"
+    return piece.replace(SPACE, "").strip() or "_"
 
 
 def shown(found: Translation) -> str:

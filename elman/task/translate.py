@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from elman.data.lexicon import Lexicon
 from elman.data.pairs import Pair, made_dates, read_pairs, read_sources, typed_lines
-from elman.data.pieces import UNKNOWN, Pieces, Spelled, Subwords, joined, words
+from elman.data.pieces import Pieces, found, joined, restored
 from elman.errors import DataError, OptionError
 from elman.module import ways
 from elman.task.alignment import Translation, answer, drawn, shown
@@ -131,8 +130,8 @@ class Translate(Supervised[Pair]):
         return made_dates(4000, seed=1)
 
     def normal(self, text: str, side: Literal["source", "target"]) -> str:
-        """A text as it is read: characters composed, in lower case if so wanted."""
-        text = unicodedata.normalize("NFC", text)
+        """A text as it is read: characters composed, single spaces, in lower case if so wanted."""
+        text = " ".join(unicodedata.normalize("NFC", text).split())
         return text.lower() if self.options.lower in (side, "both") else text
 
     def sides(self, examples: list[Pair]) -> tuple[list[str], list[str]]:
@@ -143,33 +142,20 @@ class Translate(Supervised[Pair]):
     def fit(self, examples: list[Pair]) -> dict[str, Any]:
         if self.options.files:
             sacrebleu()  # if it is missing, better said now than after the first epoch
-        source, target = self.sides(examples)
-        if self.options.shared:
-            pieces = dict.fromkeys(("source", "target"), self.pieces([*source, *target]))
-        else:
-            pieces = {"source": self.pieces(source), "target": self.pieces(target)}
-        longest = max(len(pieces["target"].read(text)[0]) for text in target)
-        kept = ("source",) if self.options.shared else ("source", "target")
-        return {"translate.json": {"longest": longest, **{side: pieces[side].to_json() for side in kept}}}
-
-    def pieces(self, texts: Iterable[str]) -> Pieces:
-        o = self.options
-        if o.level == "subword":
-            return Subwords.of(texts, o.vocabulary)
-        return Spelled.of(texts, words if o.level == "word" else list, o.least, o.vocabulary)
+        o, (source, target) = self.options, self.sides(examples)
+        texts = {"shared": [*source, *target]} if o.shared else {"source": source, "target": target}
+        pieces = {side: found(o.level, part, o.vocabulary, o.least) for side, part in texts.items()}
+        longest = max(len(pieces["shared" if o.shared else "target"].read(text)[0]) for text in target)
+        return {"translate.json": {"longest": longest, **{side: kept.to_json() for side, kept in pieces.items()}}}
 
     def prepare(self, files: dict[str, Any]) -> None:
         saved = files["translate.json"]
         self.longest = saved["longest"]
-        if not isinstance(self.longest, int) or self.longest < 1:
+        if not isinstance(self.longest, int) or not 1 <= self.longest < 2**20:
             raise DataError(f"longest is {self.longest!r}, not a number of pieces")
-        self.source = self.restored(saved["source"])
-        self.target = self.source if self.options.shared else self.restored(saved["target"])
-
-    def restored(self, saved: Any) -> Pieces:
-        if self.options.level == "subword":
-            return Subwords.from_json(saved)
-        return Spelled(Lexicon.from_json(saved, UNKNOWN), words if self.options.level == "word" else list)
+        o = self.options
+        self.source = restored(o.level, saved["shared" if o.shared else "source"])
+        self.target = self.source if o.shared else restored(o.level, saved["target"])
 
     def build(self) -> Translator:
         return Translator(self.options, len(self.source), len(self.target), self.longest)
@@ -221,8 +207,8 @@ class Translate(Supervised[Pair]):
     def sample(self, k: int) -> str:
         if k == 0 or not self.has_validation:
             return ""
-        found = self.translated([e.source for e in self.held_back[:3]], 1)
-        return "\n".join([*map(shown, found), *drawn(found[0])])
+        made = self.translated([e.source for e in self.held_back[:3]], 1)
+        return "\n".join([*map(shown, made), *drawn(made[0])])
 
     # use
 
@@ -235,8 +221,8 @@ class Translate(Supervised[Pair]):
         if beam == 1:
             y, ends, log_p = self.model.both.sample(source, lengths, greedy=True)
         else:
-            found = self.model.both.beam_search(source, lengths, width=beam, alpha=ALPHA)
-            y, ends, log_p = found.symbols[..., 0], found.lengths[:, 0], found.log_prob[:, 0]
+            best = self.model.both.beam_search(source, lengths, width=beam, alpha=ALPHA)
+            y, ends, log_p = best.symbols[..., 0], best.lengths[:, 0], best.log_prob[:, 0]
         attention = self.model(y, ends, source, lengths, watch=True).attention  # (T + 1, B, S)
         return [
             self.translation(text, y[: ends[b], b].tolist(), attention[: ends[b], b], float(log_p[b]))
@@ -246,9 +232,9 @@ class Translate(Supervised[Pair]):
     def translation(self, text: str, ids: list[int], attention: Tensor, log_p: float) -> Translation:
         """One of them, from attention (T, S). An unknown piece becomes what it looks at."""
         pieces = self.source.read(text)[1]
-        found = Translation("", pieces, [self.target.piece(i) for i in ids], attention[:, : len(pieces)], log_p)
-        target = [pieces[at] if i == 0 else piece for i, piece, at in zip(ids, found.target, found.attended)]
-        return found._replace(target=target, text=joined(target))
+        made = Translation("", pieces, [self.target.piece(i) for i in ids], attention[:, : len(pieces)], log_p)
+        target = [pieces[at] if i == 0 else piece for i, piece, at in zip(ids, made.target, made.attended)]
+        return made._replace(target=target, text=joined(target))
 
     def measure(self, examples: list[Pair], tick: Callable[[int], None]) -> Scores:
         return self.measured(examples, self.options.beam, tick)
@@ -256,23 +242,23 @@ class Translate(Supervised[Pair]):
     @torch.no_grad()
     def measured(self, examples: list[Pair], beam: int, tick: Callable[[int], None] = lambda n: None) -> Scores:
         """BLEU where the model was trained on files, the share of translations that are right, nats a piece."""
-        found, nats, places = [""] * len(examples), 0.0, 0
+        texts, nats, places = [""] * len(examples), 0.0, 0
         for numbers in self.in_batches(examples, tick):
             part = [examples[i] for i in numbers]
             for i, translation in zip(numbers, self.translated([e.source for e in part], beam)):
-                found[i] = translation.text
+                texts[i] = translation.text
             taught = self.model(*self.batches_of(part))
             nats += float(F.nll_loss(taught.log_p, taught.target, reduction="sum"))
             places += len(taught.target)
         right = self.sides(examples)[1]
-        same = sum(a == b for a, b in zip(found, right))
+        same = sum(a == b for a, b in zip(texts, right))
         scores = {
             "exact": Score(same / len(right), f"{same / len(right):.2%} ({same:,} of {len(right):,})"),
             "loss": Score(nats / places, self.in_units(nats / places)),
         }
         if not self.options.files:
             return scores
-        value = bleu(found, [[text] for text in right])
+        value = bleu(texts, [[text] for text in right])
         case = "lower" if self.options.lower == "both" else "mixed"
         return {"BLEU": Score(value, f"{value:.2f} (13a tokens, {case} case)"), **scores}
 

@@ -34,7 +34,7 @@ class TiedOutput(nn.Linear):
         return F.linear(y, self.owner[0].weight, self.bias)
 
 
-class Read(nn.Module):
+class Embedded(nn.Module):
     """Symbols to embeddings, with dropout; the table may be that of another module, which keeps it."""
 
     def __init__(self, table: nn.Embedding, own: bool, dropout: float) -> None:
@@ -75,7 +75,7 @@ class Translator(nn.Module):
         if o.tied:
             decoder.feedback.output = TiedOutput(table)
         own = not (o.tied and o.shared)
-        read = Read(nn.Embedding(source, E) if own else table, own, o.dropout)
+        read = Embedded(nn.Embedding(source, E) if own else table, own, o.dropout)
         for embedding in (table, read.owner[0]):
             nn.init.normal_(embedding.weight, std=0.1)
         self.both = EncoderDecoder(stack(o.cell, E, H, o.layers, both=True, dropout=o.dropout), decoder, read)

@@ -159,9 +159,9 @@ def test_one_translation_does_not_depend_on_those_beside_it(files):
 
 def test_an_unknown_piece_becomes_what_it_looks_at(files):
     task = task_on(files, level="word")
-    found = task.translation("7 foo 3", [0, task.target.lexicon.id("▁three")], torch.eye(3)[[1, 2]], -1.0)
-    assert found.text == "foo three"
-    assert found.attended == [1, 2]
+    made = task.translation("7 foo 3", [0, task.target.lexicon.id("▁three")], torch.eye(3)[[1, 2]], -1.0)
+    assert made.text == "foo three"
+    assert made.attended == [1, 2]
 
 
 def test_lower_case(files):
