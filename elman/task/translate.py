@@ -91,8 +91,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "multi30k": Recipe(
         Options(
-            level="subword", shared=True, tied=True, hidden=320, embedding=320, dropout=0.3, smooth=0.1, batch=64,
-            rate=2e-3, warmup=200, average=0.998,
+            level="subword", vocabulary=6000, shared=True, tied=True, hidden=320, embedding=320, dropout=0.3,
+            smooth=0.1, batch=64, rate=2e-3, warmup=200, average=0.998,
         ),
         "some ten thousand sentences: shared subwords, one table for all embeddings, strongly regularised; an hour",
         seconds=3540,
