@@ -228,7 +228,7 @@ class Caption(Supervised[Captioned]):
         several = max(map(len, truth)) > 1
         scores = {"exact": exact}
         if several or has_bleu():
-            value = bleu(found, truth)
+            value = bleu(found, truth, lowercase=True)
             scores["BLEU"] = Score(value, f"{value:.2f}, all references of a picture" if several else f"{value:.2f}")
         if several:  # one of several captions is seldom met word by word
             scores = dict(reversed(scores.items()))

@@ -20,7 +20,7 @@ from elman.errors import DataError, OptionError
 from elman.module import ways
 from elman.task.alignment import Translation, answer, drawn, shown
 from elman.task.base import Recipe, Score, Scores, check_ranges
-from elman.task.bleu import bleu, sacrebleu
+from elman.task.bleu import bleu, require_bleu
 from elman.task.supervised import Supervised, SupervisedOptions
 from elman.task.translator import Translator, smoothed
 
@@ -141,7 +141,7 @@ class Translate(Supervised[Pair]):
 
     def fit(self, examples: list[Pair]) -> dict[str, Any]:
         if self.options.files:
-            sacrebleu()  # if it is missing, better said now than after the first epoch
+            require_bleu()  # if it is missing, better said now than after the first epoch
         o, (source, target) = self.options, self.sides(examples)
         texts = {"shared": [*source, *target]} if o.shared else {"source": source, "target": target}
         pieces = {side: found(o.level, part, o.vocabulary, o.least) for side, part in texts.items()}

@@ -86,7 +86,8 @@ def test_made_dates_are_right_and_the_same_each_time():
         assert named == pair.source or f"{day:%A}" == f"{named}day"
 
 
-def test_multi30k_pairs_up(multi30k):
+def test_multi30k_pairs_up(real_data):
+    multi30k = real_data("multi30k_en_de")
     for part, count in (("train", 29000), ("val", 1014), ("test_2016_flickr", 1000)):
         assert len(read_pairs([str(multi30k / f"{part}.en.gz"), str(multi30k / f"{part}.de.gz")])) == count
     first = read_pairs([str(multi30k / "val.en.gz"), str(multi30k / "val.de.gz")])[1]

@@ -289,7 +289,9 @@ def test_a_damaged_run_folder_is_refused(pictures, capsys, saved):
 
 def test_bleu_takes_as_many_references_as_there_are():
     found = ["a dog runs on the grass", "two cats sit on a mat ."]
-    assert bleu(found, [[found[0].title()], ["nothing of it", "Two cats sit on a mat."]]) == pytest.approx(100)
+    assert bleu(
+        found, [[found[0].title()], ["nothing of it", "Two cats sit on a mat."]], lowercase=True
+    ) == pytest.approx(100)
     assert bleu(found, [["a dog runs on the road"], ["nothing of it"]]) < 60
 
 

@@ -288,9 +288,9 @@ def test_a_vocabulary_that_cannot_be(run, capsys, change):
     assert f"{run} does not fit this version of elman" in refused(capsys, "predict", run, "a.num")
 
 
-def test_multi30k_recipe_reads_the_real_files(multi30k):
+def test_multi30k_recipe_reads_the_real_files(real_data):
     """Two batches of the real thing, its network narrower: the loss begins at a guess and falls."""
-    pair = tuple(str(multi30k / f"val.{side}.gz") for side in ("en", "de"))
+    pair = tuple(str(real_data("multi30k_en_de") / f"val.{side}.gz") for side in ("en", "de"))
     options = replace(RECIPES["multi30k"].options, files=pair, vocabulary=1000, hidden=32, embedding=32)
     task = Translate(options)
     assert len(task.source) == 1000
