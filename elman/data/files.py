@@ -29,7 +29,8 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 file, without their ends. Errors: DataError."""
     data = read_bytes(path)
     try:
-        return data.decode("utf-8-sig").splitlines()
+        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return text.removesuffix("\n").split("\n") if text else []  # no other character ends a line
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise DataError(f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; convert the file") from None

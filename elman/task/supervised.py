@@ -39,11 +39,6 @@ class SupervisedOptions(TrainOptions):
 
     def __post_init__(self) -> None:
         check_ranges(self, {**AT_LEAST, "batch": 1})
-        if self.share is None and not Path(self.validation).exists():
-            raise OptionError(
-                f"--validation {self.validation}: neither a share from 0 to below 1 nor an existing file; "
-                "give one of these"
-            )
         object.__setattr__(self, "files", tuple(map(kept, self.files)))
         if self.share is None:
             object.__setattr__(self, "validation", str(Path(self.validation).absolute()))
@@ -74,6 +69,8 @@ class Supervised(Task, Generic[E]):
 
     def __init__(self, options: Any, files: dict[str, Any] | None = None) -> None:
         self.options = options
+        if files is None:
+            check_validation(options)
         self._files = self.fit(self.training) if files is None else files
         self.prepare(self._files)
         torch.manual_seed(options.seed)
@@ -188,6 +185,15 @@ class Supervised(Task, Generic[E]):
         for numbers in in_turn([self.length(e) for e in examples], 4 * self.options.batch):
             yield numbers
             tick(len(numbers))
+
+
+def check_validation(options: SupervisedOptions) -> None:
+    """Errors: OptionError where --validation names nothing that is there."""
+    if options.share is None and not Path(options.validation).exists():
+        raise OptionError(
+            f"--validation {Path(options.validation).name}: neither a share from 0 to below 1 nor an existing file; "
+            "give one of these"
+        )
 
 
 def find(names: Sequence[str]) -> list[str]:

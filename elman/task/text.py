@@ -109,7 +109,7 @@ STREAMS = 32  # while training, the validation part is read in so many streams s
 
 
 class Text(Task):
-    """The task itself: a text, a language model, cross entropy."""
+    """Language models: learn to write what a text is made of, by bytes, characters or words."""
 
     name: ClassVar[str] = "text"
     file_names: ClassVar[tuple[str, ...]] = ("vocabulary.json",)

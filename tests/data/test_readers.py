@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from elman.data.files import read_lines
 from elman.data.images import distort, drawn_digits, read_idx, read_idx_folder, read_picture_folder
 from elman.data.labelled import read_labelled, read_unlabelled
 from elman.data.series import read_series
@@ -105,6 +106,14 @@ def test_labelled_texts_that_are_wrong(tmp_path, name):
     text, message = TEXTS[name]
     with pytest.raises(DataError, match=message):
         read_labelled(write(tmp_path / name, text))
+
+
+def test_only_line_ends_end_a_line(tmp_path):
+    (tmp_path / "a").write_bytes("\ufeffone\u2028still\x85one\r\ntwo\rthree\n\n".encode())
+    assert read_lines(tmp_path / "a") == ["one\u2028still\x85one", "two", "three", ""]
+    (tmp_path / "a").touch()
+    (tmp_path / "empty").touch()
+    assert read_lines(tmp_path / "empty") == []
 
 
 def test_bytes_that_are_no_text(tmp_path):

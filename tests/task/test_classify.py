@@ -121,6 +121,15 @@ def test_bad_input_leaves_nothing_behind(texts, capsys, message):
     assert not (texts / "runs").exists()
 
 
+def test_a_run_needs_its_validation_file_no_more_once_it_is_trained(texts, capsys):
+    (texts / "dev.tsv").write_text(f"pos\t{GOOD}\nneg\t{BAD}\n")
+    ran(capsys, "train", "classify", "train.tsv", *SMALL, "--steps", "2", "--validation", "dev.tsv")
+    assert list(scores(capsys, "runs/classify")) == ["accuracy", "F1", "loss"]
+    (texts / "dev.tsv").unlink()
+    assert list(scores(capsys, "runs/classify", "train.tsv")) == ["accuracy", "F1", "loss"]
+    assert "dev.tsv: no such file" in refused(capsys, "score", "runs/classify")
+
+
 def test_bad_input_to_a_trained_run(texts, capsys):
     ran(capsys, "train", "classify", "train.tsv", *SMALL, "--steps", "2", "--validation", "0")
     (texts / "new.tsv").write_text("pos\tgood\nmixed\tso so\n")
