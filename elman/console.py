@@ -40,8 +40,9 @@ class Report:
         bounds = [f"{steps:,} steps"] if steps < math.inf else []
         bounds += [f"{seconds:g} s"] if seconds else []
         rows = task.about()
+        backend = rows.pop("backend")
         rows["parameters"] = f"{sum(p.numel() for p in task.model.parameters()):,}"
-        rows["backend"] = f"{rows['backend']}; cpu, {torch.get_num_threads()} threads"
+        rows["backend"] = f"{backend}; cpu, {torch.get_num_threads()} threads"
         rows["run"] = (
             f"{folder.path}, {'from step ' + format(step, ',') if step else 'new'}, until {' or '.join(bounds)}"
         )

@@ -25,7 +25,7 @@ from elman.task.supervised import Supervised, SupervisedOptions
 from elman.task.translator import Translator, smoothed
 
 SEEN = 500  # pairs that are measured while training goes on
-ALPHA = 1.0  # of beam search: how far long translations are forgiven their length; with 0.6 smoothed models stop early
+ALPHA = 1.0  # of beam search: long translations are forgiven their length; with 0.6 a young network stops too early
 
 
 @dataclass(frozen=True, kw_only=True)
