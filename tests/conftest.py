@@ -17,6 +17,13 @@ def text_file(tmp_path, monkeypatch):
     return path
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def real(name):
     """A real data set's file or folder, or a skip that says where it was looked for."""
     folder = Path(os.environ.get("ELMAN_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from commands import refused
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -30,16 +31,6 @@ def run(text_file, capsys):
     assert train(text_file) == 0
     capsys.readouterr()
     return text_file.parent / "runs" / "text"
-
-
-def refused(capsys, *words):
-    """The one line that a refused command prints; checks that it exits with 2 and prints nothing else."""
-    assert main(list(words)) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("elman: ")
-    assert said.err.count("\n") == 1
-    assert "Traceback" not in said.err
-    return said.err
 
 
 def test_train_prints_scores_and_what_comes_next(text_file, capsys):

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 import torch
+from commands import ran, refused
 from PIL import Image
 from safetensors.torch import save_file
 
 from elman import DataError
-from elman.cli import main
 from elman.data.captions import read_captions
 from elman.task.bleu import bleu
 from elman.task.caption import Caption, Options
@@ -20,12 +20,6 @@ from elman.task.sights import Pixels
 SIZES = "--side 8 --width 16 --hidden 16 --embedding 8 --batch 8".split()
 SMALL = [*SIZES, *"--rate 0.02 --warmup 0 --dropout 0 --report-every 20".split()]
 SHADES = {"dark": 20, "light": 230}
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -42,19 +36,6 @@ def pictures(here):
         "image,caption\n" + "".join(f"{name},{text}\n{name},something {text.split()[1]}\n" for name, text in lines)
     )
     return here
-
-
-def ran(capsys, *words):
-    assert main(list(words)) == 0
-    return capsys.readouterr().out
-
-
-def refused(capsys, *words):
-    assert main(list(words)) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("elman: ")
-    assert said.count("\n") == 1
-    return said
 
 
 def lines_of(text):

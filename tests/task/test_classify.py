@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 from cells import irregular
+from commands import ran, refused
 
-from elman.cli import main
 from elman.data.lexicon import Lexicon
 from elman.task.classify import Classify, Options, macro_f1
 from elman.task.networks import pooled
@@ -17,28 +17,9 @@ GOOD, BAD = "a good and lovely film", "a bad and boring film"
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def texts(here):
     (here / "train.tsv").write_text(f"label\ttext\npos\t{GOOD}\nneg\t{BAD}\n" + f"pos\t{GOOD} !\nneg\t{BAD} ?\n" * 30)
     return here
-
-
-def ran(capsys, *words):
-    assert main(list(words)) == 0
-    return capsys.readouterr().out
-
-
-def refused(capsys, *words):
-    assert main(list(words)) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("elman: ")
-    assert said.count("\n") == 1
-    return said
 
 
 def scores(capsys, *words):

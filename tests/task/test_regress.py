@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import refused
 from safetensors.torch import load_file
 
 from elman import DataError, OptionError
@@ -49,15 +50,6 @@ def shared(name):
 
 def train(*words):
     return main(["train", "regress", *map(str, words)])
-
-
-def refused(capsys, *words):
-    capsys.readouterr()
-    assert main([*map(str, words)]) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("elman: ")
-    assert said.err.count("\n") == 1
-    return said.err
 
 
 def scored(capsys, *words):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from commands import refused
 from safetensors.torch import load_file
 
 from elman import DataError, OptionError
@@ -43,15 +44,6 @@ def run(folder, capsys):
     assert main(["train", "tag", "train.txt", *SMALL, "--steps", "6", "--run", "run"]) == 0
     capsys.readouterr()
     return folder / "run"
-
-
-def refused(capsys, *words):
-    """The one line that a refused command prints."""
-    assert main(list(words)) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("elman: ")
-    assert said.err.count("\n") == 1
-    return said.err
 
 
 # the network

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import refused
 from safetensors.torch import load_file
 
 from elman import DataError, OptionError
@@ -46,15 +47,6 @@ def run(table, capsys):
     assert main(["train", "transcribe", "t.csv", *SMALL]) == 0
     capsys.readouterr()
     return "runs/transcribe"
-
-
-def refused(capsys, *words):
-    assert main(list(words)) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("elman: ")
-    assert said.count("\n") == 1
-    assert "Traceback" not in said
-    return said
 
 
 def edit(table, line, text):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import refused
 from safetensors.torch import load_file
 
 from elman.cli import main
@@ -45,14 +46,6 @@ def run(files, capsys):
 
 def task_on(files, **changes):
     return Translate(Options(files=files, **{**SMALL, "least": 1, **changes}))
-
-
-def refused(capsys, *words):
-    assert main(list(words)) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("elman: ")
-    assert said.count("\n") == 1
-    return said
 
 
 # the network
