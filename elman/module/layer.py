@@ -98,8 +98,11 @@ class Layer(nn.Module, ABC):
         count = torch.as_tensor(lengths, device=x.device)
         if count.shape != (B,) or count.dtype.is_floating_point or count.dtype == torch.bool:
             raise InputError(f"lengths must be {B} whole numbers, one a row; got {tuple(count.shape)} of {count.dtype}")
-        if count.min() < 0 or count.max() > T:
-            raise InputError(f"lengths must lie in 0..{T}, the number of steps; got {count.min()}..{count.max()}")
+        least, most = count.aminmax()
+        if least < 0 or most > T:
+            raise InputError(f"lengths must lie in 0..{T}, the number of steps; got {least}..{most}")
+        if least == T:
+            return None  # no row ends before the others
         return torch.arange(T, device=x.device)[:, None] < count
 
     def _reset(self, reset: Tensor | None, x: Tensor) -> Tensor | None:

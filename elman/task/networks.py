@@ -35,7 +35,7 @@ def pooled(y: Tensor, lengths: Tensor, pool: str, both: bool) -> Tensor:
     """One vector for each row, (B, K), of outputs (T, B, K): the last of each direction, the mean or the greatest."""
     T, B, K = y.shape
     if pool == "last":
-        ends = y[lengths - 1, torch.arange(B)]
+        ends = y[-1] if int(lengths.min()) == T else y[lengths - 1, torch.arange(B)]
         return torch.cat([ends[:, : K // 2], y[0, :, K // 2 :]], -1) if both else ends
     if pool == "mean":
         return y.sum(0) / lengths[:, None]  # what lies beyond a row's length is zero
