@@ -101,18 +101,18 @@ RECIPES: dict[str, Recipe] = {
     ),
     "sentences": Recipe(
         Options(
-            both=True, hidden=150, embedding=200, dropout=0.5, word_dropout=0.1, pool="max", batch=50, rate=1e-3,
-            lower=True, average=0.99,
+            both=True, hidden=100, embedding=200, dropout=0.5, word_dropout=0.1, pool="max", batch=50, rate=3e-3,
+            lower=True, average=0.99, smooth=0.1,
         ),
         "texts by words in both directions, strongly regularised",
-        epochs=10,
+        epochs=4,
     ),
     "series": Recipe(
         Options(
-            both=True, hidden=64, batch=16, rate=3e-3, augment=1.0, dropout=0.3, pool="mean", average=0.98,
+            block=8, both=True, hidden=64, batch=16, rate=3e-3, augment=1.0, dropout=0.3, pool="mean", average=0.98,
             validation="0",
         ),
-        "short time series, few of them; all are trained on",
+        "short time series, few of them, by eight values; all are trained on",
         steps=1500,
     ),
 }  # fmt: skip
@@ -131,6 +131,7 @@ class Classifier(nn.Module):
         self.into: nn.Module = nn.Identity()
         if reading.symbols:
             embedding = nn.Embedding(reading.symbols, o.embedding)
+            nn.init.normal_(embedding.weight, std=0.1)  # words seen seldom stay near nothing
             self.into = nn.Sequential(WordDropout(o.word_dropout), embedding, nn.Dropout(o.dropout))
         width = o.embedding if reading.symbols else reading.width
         self.recurrent: nn.Module
