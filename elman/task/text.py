@@ -36,6 +36,8 @@ class Options(TrainOptions):
     """What a symbol is."""
     words: int = 20_000
     """At word level: how many of the most frequent words have a symbol of their own."""
+    shuffle: bool = False
+    """Put the lines in a random order first: for lists, whose last part is not like the rest."""
     validation: float = 0.1
     """The last part of the text, held back to validate."""
 
@@ -94,6 +96,14 @@ RECIPES: dict[str, Recipe] = {
     "good": Recipe(
         Options(hidden=512, dropout=0.3, rate=5e-3), "a wider LSTM with dropout, a quarter of an hour", steps=8000
     ),
+    "names": Recipe(
+        Options(
+            shuffle=True, validation=0.0312, hidden=256, embedding=32, dropout=0.3, batch=64, window=32, rate=4e-3,
+            average=0.998, sample_temperature=1.0,
+        ),
+        "a list of names, of which one in 32 is held back, some minutes",
+        steps=4000,
+    ),
     "min-char-rnn": Recipe(
         Options(
             validation=0.0, cell="elman", hidden=100, embedding=0, start=0.01, batch=1, window=25, loss="window",
@@ -145,7 +155,8 @@ class Text(Task):
 
     @cached_property
     def _ids(self) -> Tensor:
-        return self._corpus.encode(self.vocabulary)
+        ids = self._corpus.encode(self.vocabulary)
+        return shuffled(ids, self._line_end, self.options.seed) if self.options.shuffle else ids
 
     @property
     def training(self) -> Tensor:
@@ -261,9 +272,22 @@ class Text(Task):
         """The prompt's symbols; for an empty one a line end, or the first symbol where there is none."""
         if len(prompt):
             return prompt
+        return torch.tensor([self._line_end])
+
+    @property
+    def _line_end(self) -> int:
+        """The symbol that ends a line, or the first where there is none."""
         line_end = {"byte": "0a", "char": "\n", "word": "<eos>"}[self.vocabulary.level]
         symbols = self.vocabulary.symbols
-        return torch.tensor([symbols.index(line_end) if line_end in symbols else 0])
+        return symbols.index(line_end) if line_end in symbols else 0
+
+
+def shuffled(ids: Tensor, line_end: int, seed: int) -> Tensor:
+    """The lines of a text (N,) in an order fixed by the seed; what stands behind the last line end stays last."""
+    ends = ((ids == line_end).nonzero()[:, 0] + 1).tolist()
+    lines = [ids[start:end] for start, end in zip([0, *ends], [*ends, len(ids)])]
+    order = torch.randperm(len(ends), generator=torch.Generator().manual_seed(seed)).tolist()
+    return torch.cat([*(lines[i] for i in order), lines[-1]])
 
 
 def build_model(o: Options, symbols: int) -> LanguageModel:

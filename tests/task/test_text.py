@@ -218,6 +218,19 @@ def test_tied_embeddings_are_one_table(text_file):
         Options(tied=True, embedding=0)
 
 
+def test_lines_in_a_random_order_are_the_same_lines(text_file):
+    text = "".join(f"line {i}\n" for i in range(60)) + "and a rest"
+    text_file.write_text(text)
+    options = {**SMALL, "files": (str(text_file),)}
+    one, two = (Text(Options(**options, shuffle=True, seed=seed)) for seed in (0, 1))
+    read = [task.vocabulary.decode(task._ids) for task in (one, two)]
+    assert read[0] != read[1] != text
+    for found in read:
+        assert sorted(found.splitlines()) == sorted(text.splitlines())
+        assert found.endswith("and a rest")
+    assert Text(Options(**options, shuffle=True)).data == one.data != Text(Options(**options)).data
+
+
 def test_locked_dropout_has_one_mask_a_window():
     torch.manual_seed(0)
     drop, x = LockedDropout(0.5), torch.ones(6, 3, 40)
