@@ -80,6 +80,13 @@ def check_ranges(options: object, least: Mapping[str, float]) -> None:
             raise OptionError(f"--{name.replace('_', '-')} {value}: must be below 2 to the 62")
 
 
+def check_below_one(options: object, *names: str) -> None:
+    """Errors: OptionError naming the first option, a probability or a share, that is not below 1."""
+    for name in names:
+        if getattr(options, name) >= 1:
+            raise OptionError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be below 1")
+
+
 def from_json(kind: type[T], saved: Any) -> T:
     """A dataclass from what JSON gave for it. Errors: OptionError naming the first field that does not fit."""
     hints = get_type_hints(kind)

@@ -18,7 +18,7 @@ from elman.data.lexicon import Lexicon
 from elman.data.shapes import drawn_shapes
 from elman.errors import DataError, OptionError
 from elman.module import ways
-from elman.task.base import Recipe, Score, Scores, check_ranges
+from elman.task.base import Recipe, Score, Scores, check_below_one, check_ranges
 from elman.task.bleu import bleu, has_bleu
 from elman.task.captioner import Captioner, Seen, Told
 from elman.task.networks import CellName
@@ -60,8 +60,7 @@ class Options(SupervisedOptions):
         super().__post_init__()
         least = {"side": 8, "least": 1, "width": 4, "hidden": 1, "embedding": 1, "dropout": 0, "beam": 1}
         check_ranges(self, least)
-        if self.dropout >= 1:
-            raise OptionError(f"--dropout {self.dropout}: must be below 1")
+        check_below_one(self, "dropout")
         if self.features is not None:
             if not self.files:
                 raise OptionError("--features needs a file of captions beside it, as in: elman train caption FILE")

@@ -17,7 +17,7 @@ from elman.data.labelled import Labelled
 from elman.data.lexicon import Lexicon
 from elman.errors import DataError, OptionError
 from elman.module import Grid, ways
-from elman.task.base import Recipe, Score, Scores, check_ranges
+from elman.task.base import Recipe, Score, Scores, check_below_one, check_ranges
 from elman.task.networks import CellName, Pool, WordDropout, pooled, stack
 from elman.task.readings import READINGS, Example, Reading, kind_of
 from elman.task.supervised import Supervised, SupervisedOptions
@@ -69,9 +69,7 @@ class Options(SupervisedOptions):
         super().__post_init__()
         least = {"block": 1, "augment": 0, "least": 1, "hidden": 1, "layers": 1, "embedding": 1, "dropout": 0}
         check_ranges(self, {**least, "word_dropout": 0, "smooth": 0})
-        for name in ("dropout", "word_dropout", "smooth"):
-            if getattr(self, name) >= 1:
-                raise OptionError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be below 1")
+        check_below_one(self, "dropout", "word_dropout", "smooth")
 
 
 RECIPES: dict[str, Recipe] = {

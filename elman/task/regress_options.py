@@ -7,7 +7,7 @@ from typing import Literal
 
 from elman.data.table import PHASES
 from elman.errors import OptionError
-from elman.task.base import Recipe, check_ranges
+from elman.task.base import Recipe, check_below_one, check_ranges
 from elman.task.networks import CellName
 from elman.task.supervised import SupervisedOptions
 from elman.task.windows import parse_split
@@ -63,8 +63,7 @@ class Options(SupervisedOptions):
         super().__post_init__()
         least = {"horizon": 0, "context": 1, "season": 1, "hidden": 1, "layers": 1, "dropout": 0, "segment": 1}
         check_ranges(self, least)
-        if self.dropout >= 1:
-            raise OptionError(f"--dropout {self.dropout}: must be below 1")
+        check_below_one(self, "dropout")
         if self.split is not None:
             parse_split(self.split)
         for name in self.kinds:

@@ -18,9 +18,9 @@ from elman.data.files import input_lines
 from elman.data.grammar import grammar_sentences
 from elman.data.lexicon import Lexicon
 from elman.data.tagged import Tagged, read_tagged, read_words
-from elman.errors import DataError, OptionError
+from elman.errors import DataError
 from elman.module import ways
-from elman.task.base import Recipe, Score, Scores, check_ranges
+from elman.task.base import Recipe, Score, Scores, check_below_one, check_ranges
 from elman.task.networks import CellName
 from elman.task.spans import is_bio, span_f1
 from elman.task.supervised import Supervised, SupervisedOptions
@@ -60,9 +60,7 @@ class Options(SupervisedOptions):
         super().__post_init__()
         least = dict.fromkeys(("least", "hidden", "layers", "embedding", "letter_hidden", "letter_embedding"), 1)
         check_ranges(self, {**least, "dropout": 0, "word_dropout": 0})
-        for name in ("dropout", "word_dropout"):
-            if getattr(self, name) >= 1:
-                raise OptionError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be below 1")
+        check_below_one(self, "dropout", "word_dropout")
 
 
 RECIPES: dict[str, Recipe] = {

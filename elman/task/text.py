@@ -21,7 +21,18 @@ from elman.data.stdlib import standard_library
 from elman.data.text import Streams, Vocabulary, vocabulary_from_json
 from elman.errors import DataError, OptionError
 from elman.module import ways
-from elman.task.base import AT_LEAST, Loss, Recipe, SampleOptions, Score, Scores, Task, TrainOptions, check_ranges
+from elman.task.base import (
+    AT_LEAST,
+    Loss,
+    Recipe,
+    SampleOptions,
+    Score,
+    Scores,
+    Task,
+    TrainOptions,
+    check_below_one,
+    check_ranges,
+)
 from elman.task.language import LanguageModel, cross_entropy, stateful_loss, window_loss, write
 from elman.task.networks import CELLS, CellName
 
@@ -84,9 +95,7 @@ LEAST = {**AT_LEAST, "words": 3, "validation": 0, "hidden": 1, "layers": 1, "emb
 def check(options: Options) -> None:
     """Errors: OptionError naming the option that cannot be."""
     check_ranges(options, LEAST)
-    for name in ("validation", "dropout", "weight_dropout", "smoothing"):
-        if getattr(options, name) >= 1:
-            raise OptionError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be below 1")
+    check_below_one(options, "validation", "dropout", "weight_dropout", "smoothing")
     if options.tied and not options.embedding:
         raise OptionError("--tied ties the output to the embedding, and --embedding 0 makes none; give it a width")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from elman.data.lexicon import Lexicon
 from elman.errors import DataError, OptionError
 from elman.module import ways
-from elman.task.base import Recipe, Score, Scores, check_ranges
+from elman.task.base import Recipe, Score, Scores, check_below_one, check_ranges
 from elman.task.ctc import aligned, frames_needed
 from elman.task.fusion import read_text_model
 from elman.task.hearing import Hearing, Recording
@@ -66,8 +66,7 @@ class Options(SupervisedOptions):
         super().__post_init__()
         least = {"hertz": 1000, "mels": 1, "stack": 1, "augment": 0, "hidden": 1, "layers": 1, "dropout": 0}
         check_ranges(self, {**least, "beam": 1, "lm_weight": 0, "lm_bonus": 0})
-        if self.dropout >= 1:
-            raise OptionError(f"--dropout {self.dropout}: must be below 1")
+        check_below_one(self, "dropout")
         if self.lm is not None and (self.level == "word" or self.beam == 1):
             raise OptionError("--lm weighs the characters of a search: it needs --level char and a --beam of 2 or more")
 

@@ -19,7 +19,7 @@ from elman.data.pieces import Pieces, found, joined, restored
 from elman.errors import DataError, OptionError
 from elman.module import ways
 from elman.task.alignment import Translation, answer, drawn, shown
-from elman.task.base import Recipe, Score, Scores, check_ranges
+from elman.task.base import Recipe, Score, Scores, check_below_one, check_ranges
 from elman.task.bleu import bleu, require_bleu
 from elman.task.supervised import Supervised, SupervisedOptions
 from elman.task.translator import Translator, smoothed
@@ -68,9 +68,7 @@ class Options(SupervisedOptions):
         super().__post_init__()
         least = {"vocabulary": 2, "least": 1, "hidden": 1, "layers": 1, "decoder_layers": 1, "embedding": 1, "beam": 1}
         check_ranges(self, {**least, "dropout": 0, "smooth": 0})
-        for name in ("dropout", "smooth"):
-            if getattr(self, name) >= 1:
-                raise OptionError(f"--{name} {getattr(self, name)}: must be below 1")
+        check_below_one(self, "dropout", "smooth")
         if self.tied and self.hidden != self.embedding:
             raise OptionError(f"--tied needs --hidden and --embedding alike; they are {self.hidden}, {self.embedding}")
         if self.level == "auto":
