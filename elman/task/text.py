@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -75,6 +75,8 @@ class Options(TrainOptions):
     """Streams of the text read side by side."""
     window: int = 64
     """Steps through which gradients flow back; the state is carried further."""
+    reset: float = 0.0
+    """Probability that a stream begins a window from an empty context, in place of the state carried so far."""
     loss: Literal["symbol", "window"] = "symbol"
     """Differentiate the mean over symbols, or the sum over a window."""
     sample_length: int = 200
@@ -88,14 +90,14 @@ class Options(TrainOptions):
 
 
 LEAST = {**AT_LEAST, "words": 3, "validation": 0, "hidden": 1, "layers": 1, "embedding": 0, "dropout": 0,
-         "weight_dropout": 0, "start": 0,
+         "weight_dropout": 0, "start": 0, "reset": 0,
          "batch": 1, "window": 1, "sample_length": 1, "sample_temperature": 0}  # fmt: skip
 
 
 def check(options: Options) -> None:
     """Errors: OptionError naming the option that cannot be."""
     check_ranges(options, LEAST)
-    check_below_one(options, "validation", "dropout", "weight_dropout", "smoothing")
+    check_below_one(options, "validation", "dropout", "weight_dropout", "reset", "smoothing")
     if options.tied and not options.embedding:
         raise OptionError("--tied ties the output to the embedding, and --embedding 0 makes none; give it a width")
 
@@ -235,6 +237,8 @@ class Text(Task):
         x, y = self._streams[k]
         if self._streams.fresh(k):
             state = self.initial()
+        elif self.options.reset:
+            state = reset(state, self.initial(), self.options.reset)
         losses, state = cross_entropy(self.model, x, y, state)
         mean = losses.mean()
         objective = mean * self.options.window if self.options.loss == "window" else mean
@@ -289,6 +293,12 @@ class Text(Task):
         line_end = {"byte": "0a", "char": "\n", "word": "<eos>"}[self.vocabulary.level]
         symbols = self.vocabulary.symbols
         return symbols.index(line_end) if line_end in symbols else 0
+
+
+def reset(state: Any, first: Any, probability: float) -> Any:
+    """The state (B, H) of each layer, with rows, drawn at random, set back to the first."""
+    rows = torch.rand(len(first[0][0]), 1) < probability
+    return tuple(old._make(map(partial(torch.where, rows), new, old)) for old, new in zip(state, first))
 
 
 def shuffled(ids: Tensor, line_end: int, seed: int) -> Tensor:

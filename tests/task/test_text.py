@@ -123,6 +123,20 @@ def test_truncated_bptt_carries_the_state_without_its_gradient(text_file):
     assert again.value == one.value
 
 
+def test_streams_that_begin_anew_are_drawn_row_by_row(text_file):
+    torch.manual_seed(0)
+    task = Text(Options(files=(str(text_file),), **{**SMALL, "batch": 16}, reset=0.5))
+    before, rows = task.loss(0, task.initial()).state, torch.get_rng_state()
+    after = task.loss(1, before).state
+    torch.set_rng_state(rows)
+    anew = torch.rand(16, 1)[:, 0] < 0.5
+    assert 0 < int(anew.sum()) < 16
+    x = task._streams[1][0]
+    for at_hand, wanted in ((~anew, task.model(x, before)[1]), (anew, task.model(x)[1])):
+        torch.testing.assert_close(after[0].c[at_hand], wanted[0].c[at_hand])
+        torch.testing.assert_close(after[0].h[at_hand], wanted[0].h[at_hand])
+
+
 def test_min_char_rnn_is_the_recipe():
     o = RECIPES["min-char-rnn"].options
     assert (o.cell, o.layers, o.hidden, o.window, o.batch, o.embedding, o.start) == ("elman", 1, 100, 25, 1, 0, 0.01)
@@ -166,6 +180,7 @@ def test_options_that_cannot_be():
         "--hidden 0: must be at least 1": {"hidden": 0},
         "--validation 1.0: must be below 1": {"validation": 1.0},
         "--dropout -0.1: must be at least 0": {"dropout": -0.1},
+        "--reset 1.0: must be below 1": {"reset": 1.0},
         "--rate nan: must be at least 0": {"rate": math.nan},
         "--clip-norm 0": {"clip_norm": 0.0},
     }.items():
