@@ -15,7 +15,8 @@ from elman import DivergenceError, OptionError, RunError
 from elman.checkpoint import RunFolder
 from elman.console import Report
 from elman.task.base import Score
-from elman.task.text import Options, Text
+from elman.task.text import Text
+from elman.task.text_options import Options
 from elman.train import Training, train
 
 SMALL = dict(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -81,15 +80,6 @@ def read_columns(path: Path) -> list[Pair]:
 def read_sources(path: Path) -> list[Pair]:
     """Each line of a file as a source, empty ones too, so that answers stay in step. Errors: DataError."""
     return [Pair(line.strip(), None, f"{path}, line {number}") for number, line in enumerate(read_lines(path), 1)]
-
-
-def typed_lines() -> Iterator[str]:
-    """The lines of standard input, each as soon as it is there. Errors: DataError for one that is not UTF-8."""
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        try:
-            yield line.decode().strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"standard input, line {number}: not UTF-8 ({error.reason}); convert it") from None
 
 
 def made_dates(count: int, seed: int) -> list[Pair]:

@@ -148,6 +148,13 @@ class Score(NamedTuple):
     value: float | None  # None where it could not be measured
     text: str  # as people read it
 
+    @classmethod
+    def share(cls, count: int, of: int) -> Score:
+        """So many of so many, as a share."""
+        if not of:
+            return cls(None, "not measured: there are none")
+        return cls(count / of, f"{count / of:.2%} ({count:,} of {of:,})")
+
 
 Scores = dict[str, Score]  # by name; the first is what the best weights are chosen by
 

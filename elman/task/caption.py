@@ -223,9 +223,8 @@ class Caption(Supervised[Captioned]):
                 found[i] = text
         truth = [[" ".join(words_of(caption)) for caption in e.captions] for e in examples]
         right = sum(text in texts for text, texts in zip(found, truth))
-        exact = Score(right / len(found), f"{right / len(found):.2%} ({right:,} of {len(found):,})")
         several = max(map(len, truth)) > 1
-        scores = {"exact": exact}
+        scores = {"exact": Score.share(right, len(found))}
         if several or has_bleu():
             value = bleu(found, truth, lowercase=True)
             scores["BLEU"] = Score(value, f"{value:.2f}, all references of a picture" if several else f"{value:.2f}")

@@ -19,7 +19,8 @@ from elman.errors import DataError, OptionError
 from elman.task.base import from_json
 from elman.task.ctc import Prefix
 from elman.task.language import LanguageModel
-from elman.task.text import Options, build_model
+from elman.task.text import build_model
+from elman.task.text_options import Options
 
 END = "\n"  # what stands before and after a transcript
 

@@ -62,4 +62,4 @@ def error_rates(said: list[str], heard: list[str]) -> Scores:
 def rate(counted: Any) -> Score:
     wrong = counted.substitutions + counted.deletions + counted.insertions
     whole = counted.hits + counted.substitutions + counted.deletions
-    return Score(wrong / whole, f"{wrong / whole:.2%} ({wrong:,} of {whole:,})")
+    return Score.share(wrong, whole)

@@ -195,7 +195,7 @@ class Tag(Supervised[Tagged]):
         log_p, target = torch.cat(each), torch.cat(targets)
         right = log_p.argmax(-1) == target
         new = torch.tensor([word not in self.seen for word in each_word(examples)])
-        scores = {"accuracy": share(right), "unseen words": share(right[new])}
+        scores = {"accuracy": among(right), "unseen words": among(right[new])}
         if is_bio(self.labels.words):
             f1, precision, recall = span_f1([s.tags or () for s in examples], map(self.tags, each))
             scores["F1"] = Score(f1, f"{f1:.2%} of spans (precision {precision:.2%}, recall {recall:.2%})")
@@ -235,9 +235,6 @@ def slashed(words: Sequence[str], tags: Sequence[str]) -> str:
     return " ".join(f"{word}/{tag}" for word, tag in zip(words, tags))
 
 
-def share(right: Tensor) -> Score:
+def among(right: Tensor) -> Score:
     """How many are right, of those there are."""
-    if not len(right):
-        return Score(None, "not measured: there are none")
-    count, of = int(right.sum()), len(right)
-    return Score(count / of, f"{count / of:.2%} ({count:,} of {of:,})")
+    return Score.share(int(right.sum()), len(right))

@@ -5,126 +5,32 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from elman.data.corpus import Corpus
-from elman.data.download import kept, located
+from elman.data.download import located
 from elman.data.stdlib import standard_library
 from elman.data.text import Streams, Vocabulary, vocabulary_from_json
 from elman.errors import DataError, OptionError
 from elman.module import ways
 from elman.task.base import (
-    AT_LEAST,
     Loss,
     Recipe,
     SampleOptions,
     Score,
     Scores,
     Task,
-    TrainOptions,
-    check_below_one,
     check_ranges,
 )
 from elman.task.language import LanguageModel, cross_entropy, stateful_loss, window_loss, write
-from elman.task.networks import CELLS, CellName
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(TrainOptions):
-    """What a language model is made of, and what it reads."""
-
-    files: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """UTF-8 text, one file after another. None: source files of Python's standard library."""
-    level: Literal["byte", "char", "word"] = "char"
-    """What a symbol is."""
-    words: int = 20_000
-    """At word level: how many of the most frequent words have a symbol of their own."""
-    shuffle: bool = False
-    """Put the lines in a random order first: for lists, whose last part is not like the rest."""
-    validation: float = 0.1
-    """The last part of the text, held back to validate."""
-
-    cell: CellName = "lstm"
-    """The recurrent cell."""
-    hidden: int = 320
-    """Width of each recurrent layer."""
-    layers: int = 1
-    """Recurrent layers, one above the other."""
-    embedding: int = 64
-    """Width of a symbol's embedding; 0: one-hot input."""
-    dropout: float = 0.0
-    """Probability of dropping an entry of the embedding and of each layer's output."""
-    locked: bool = False
-    """Drop the same entries at all steps of a window, in place of others at each."""
-    weight_dropout: float = 0.0
-    """Probability of dropping a recurrent weight, one mask a window."""
-    tied: bool = False
-    """The embedding is the output layer too; the last layer then has the embedding's width."""
-    start: float | None = None
-    """Standard deviation of normal initial weights, with zero biases; None: each cell's own."""
-
-    batch: int = 32
-    """Streams of the text read side by side."""
-    window: int = 64
-    """Steps through which gradients flow back; the state is carried further."""
-    reset: float = 0.0
-    """Probability that a stream begins a window from an empty context, in place of the state carried so far."""
-    loss: Literal["symbol", "window"] = "symbol"
-    """Differentiate the mean over symbols, or the sum over a window."""
-    sample_length: int = 200
-    """Symbols in each sample shown while training."""
-    sample_temperature: float = 0.8
-    """Temperature of the samples shown while training."""
-
-    def __post_init__(self) -> None:
-        check(self)
-        object.__setattr__(self, "files", tuple(map(kept, self.files)))
-
-
-LEAST = {**AT_LEAST, "words": 3, "validation": 0, "hidden": 1, "layers": 1, "embedding": 0, "dropout": 0,
-         "weight_dropout": 0, "start": 0, "reset": 0,
-         "batch": 1, "window": 1, "sample_length": 1, "sample_temperature": 0}  # fmt: skip
-
-
-def check(options: Options) -> None:
-    """Errors: OptionError naming the option that cannot be."""
-    check_ranges(options, LEAST)
-    check_below_one(options, "validation", "dropout", "weight_dropout", "reset", "smoothing")
-    if options.tied and not options.embedding:
-        raise OptionError("--tied ties the output to the embedding, and --embedding 0 makes none; give it a width")
-
-
-RECIPES: dict[str, Recipe] = {
-    "default": Recipe(Options(), "a small LSTM, minutes on two cores", steps=1000),
-    "good": Recipe(
-        Options(hidden=512, dropout=0.3, rate=5e-3), "a wider LSTM with dropout, a quarter of an hour", steps=8000
-    ),
-    "names": Recipe(
-        Options(
-            shuffle=True, validation=0.0312, hidden=256, embedding=32, dropout=0.3, batch=64, window=32, rate=4e-3,
-            average=0.998, sample_temperature=1.0,
-        ),
-        "a list of names, of which one in 32 is held back, some minutes",
-        steps=4000,
-    ),
-    "min-char-rnn": Recipe(
-        Options(
-            validation=0.0, cell="elman", hidden=100, embedding=0, start=0.01, batch=1, window=25, loss="window",
-            optimizer="adagrad", rate=0.1, schedule="constant", warmup=0, decay=0.0, clip_norm=None, clip_value=5.0,
-            report_every=100, validate_every=1000, sample_every=100, sample_temperature=1.0, smoothing=0.999,
-        ),
-        "vanilla RNN, 100 units, 25 steps, batch 1, Adagrad: Karpathy's 112 lines of 2015",
-        steps=20_000,
-    ),
-}  # fmt: skip
+from elman.task.networks import CELLS
+from elman.task.text_options import RECIPES, Options
 
 STREAMS = 32  # while training, the validation part is read in so many streams side by side
 
@@ -141,7 +47,8 @@ class Text(Task):
     examples: ClassVar[tuple[str, ...]] = (
         "elman train text                                  learn Python from its standard library",
         "elman train text shakespeare.txt --seconds 600    your own text, ten minutes",
-        "elman train text shakespeare.txt --recipe good    a wider LSTM with dropout, a quarter of an hour",
+        "elman train text shakespeare.txt --recipe good    a wider network with dropout, twenty minutes",
+        "elman train text shakespeare.txt --recipe best    two such layers, an hour",
         "elman train text book.txt --recipe min-char-rnn   the vanilla RNN of 2015",
         "elman train text notes.txt --cell gru --layers 2 --hidden 256 --dropout 0.2",
         "elman train text --run runs/text --resume         go on where it stopped",

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from elman.data.pairs import Pair, made_dates, read_pairs, read_sources, typed_lines
+from elman.data.files import input_lines
+from elman.data.pairs import Pair, made_dates, read_pairs, read_sources
 from elman.data.pieces import Pieces, found, joined, restored
 from elman.errors import DataError, OptionError
 from elman.module import ways
@@ -251,7 +252,7 @@ class Translate(Supervised[Pair]):
         right = self.sides(examples)[1]
         same = sum(a == b for a, b in zip(texts, right))
         scores = {
-            "exact": Score(same / len(right), f"{same / len(right):.2%} ({same:,} of {len(right):,})"),
+            "exact": Score.share(same, len(right)),
             "loss": Score(nats / places, self.in_units(nats / places)),
         }
         if not self.options.files:
@@ -262,7 +263,7 @@ class Translate(Supervised[Pair]):
 
     def predict(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
         if not paths:
-            return (answer(text, *self.translated([text], self.options.beam)) for text in typed_lines())
+            return (answer(text, *self.translated([text], self.options.beam)) for _, text in input_lines())
         return self.answers([pair.source for path in paths for pair in read_sources(Path(path))])
 
     def answers(self, texts: list[str]) -> Iterator[dict[str, Any]]:

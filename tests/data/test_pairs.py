@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from elman import DataError
-from elman.data.pairs import Pair, made_dates, read_pairs, read_sources, typed_lines
+from elman.data.files import input_lines
+from elman.data.pairs import Pair, made_dates, read_pairs, read_sources
 
 
 @pytest.fixture
@@ -68,9 +69,9 @@ def test_a_file_that_is_not_there(write):
 
 def test_standard_input_comes_line_by_line(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("ein Mädchen\n\nzwei\n".encode() + b"\xff\n")))
-    lines = typed_lines()
-    assert [next(lines) for _ in range(3)] == ["ein Mädchen", "", "zwei"]
-    with pytest.raises(DataError, match="standard input, line 4: not UTF-8"):
+    lines = input_lines()
+    assert [next(lines) for _ in range(3)] == [(1, "ein Mädchen"), (2, ""), (3, "zwei")]
+    with pytest.raises(DataError, match="standard input, line 4: byte 0xff is not UTF-8"):
         next(lines)
 
 

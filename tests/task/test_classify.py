@@ -9,7 +9,8 @@ from cells import irregular
 from commands import ran, refused
 
 from elman.data.lexicon import Lexicon
-from elman.task.classify import Classify, Options, macro_f1
+from elman.task.classify import Classify, macro_f1
+from elman.task.classify_options import Options
 from elman.task.networks import pooled
 
 SMALL = "--hidden 16 --embedding 8 --batch 8 --steps 40 --rate 0.02 --report-every 20".split()
