@@ -94,7 +94,7 @@ class PredictArguments(FileArguments):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code: 0 done, 2 bad input, 130 stopped by Ctrl-C."""
+    """Run one command and return the exit code: 0 done, 2 bad input, 128 + n stopped by signal n (130: Ctrl-C)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -208,11 +208,11 @@ def resume(task: Any, words: list[str], name: str | None, recipe: Any) -> int:
 
 
 def carry_through(task: Any, folder: RunFolder, resumed: bool) -> int:
-    """Train, then score; on Ctrl-C say how to go on."""
+    """Train, then score; where a signal ended it, say how to go on."""
     report = Report()
-    if not train(task, folder, report, resumed):
+    if signal := train(task, folder, report, resumed):
         report.say(f"stopped and saved; go on with: elman train {task.name} --run {folder.path} --resume")
-        return 130
+        return 128 + signal
     if task.has_validation:
         report.scores(measured(report.console, task, ()))
     verb = "sample" if task.writes else "predict"

@@ -23,6 +23,7 @@ from elman.task.base import Task, TrainOptions, from_json
 
 SELDOM = 50  # steps: what happens once an epoch happens no more often
 ADAM = ("step", "exp_avg", "exp_avg_sq")
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 MEMORY = {"adamw": ADAM, "adam": ADAM, "adagrad": ("step", "sum")}  # what an optimiser keeps a parameter
 
 
@@ -205,8 +206,8 @@ class Training:
         return self.step % (every or fallback) == 0
 
 
-def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -> bool:
-    """Train until the bound of the options. True when it was reached, False when Ctrl-C ended it earlier.
+def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -> int:
+    """Train until the bound of the options. 0 when it was reached, else the number of the signal that ended it earlier.
 
     Either way the run folder holds a checkpoint of the last whole step. Errors: DivergenceError, RunError.
     """
@@ -243,7 +244,7 @@ def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -
             run.show_sample()
             run.validate()
             folder.load_into(task.model, "model.safetensors")
-    return run.progress >= 1
+    return 0 if run.progress >= 1 else stop[0]
 
 
 def describe(task: Task) -> dict[str, Any]:
@@ -291,19 +292,24 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optim
 
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """A list that is empty until Ctrl-C, so that a step ends before training does; a second Ctrl-C ends at once."""
+    """A list that is empty until a signal asks to stop, so that a step ends before training does.
+
+    Signals: Ctrl-C, SIGTERM, and SIGUSR1, by which schedulers announce that they will take the machine away. Ctrl-C
+    after any of them ends at once.
+    """
     stop: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if stop:
+        if stop and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.append(number)
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in STOPS}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check_same_data(task: Task, saved: Any, folder: RunFolder) -> None:

@@ -349,16 +349,17 @@ def test_a_disk_full_from_the_start_leaves_no_folder(text_file, size):
     assert not (text_file.parent / "runs" / "text").exists()
 
 
-def test_ctrl_c_saves_says_how_to_go_on_and_that_works(text_file):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_signal_saves_says_how_to_go_on_and_that_works(text_file, name):
     child = command("train", "text", str(text_file), *SMALL, "--steps", "1000000")
     log = text_file.parent / "runs" / "text" / "log.jsonl"
     for _ in range(600):
         if log.exists() and log.stat().st_size:
             break
         time.sleep(0.1)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(getattr(signal, name))
     said, errors = child.communicate(timeout=60)
-    assert (child.returncode, errors) == (130, "")
+    assert (child.returncode, errors) == (128 + getattr(signal, name), "")
     assert said.splitlines()[-1] == "stopped and saved; go on with: elman train text --run runs/text --resume"
     assert main(["train", "text", "--run", "runs/text", "--resume", "--seconds", "0.001"]) == 2  # its time is over
     step = json.loads(log.read_text().splitlines()[-1])["step"]

@@ -17,7 +17,7 @@ from elman.console import Report
 from elman.task.base import Score
 from elman.task.text import Text
 from elman.task.text_options import Options
-from elman.train import Training, train
+from elman.train import STOPS, Training, interruptible, train
 
 SMALL = dict(
     hidden=12,
@@ -45,7 +45,7 @@ def quiet():
 def start(options, name, resume=False, task=None):
     folder = RunFolder.open(name) if resume else RunFolder.create(name, "text")
     task = task or Text(options, {"vocabulary.json": folder.read_json("vocabulary.json")} if resume else None)
-    return train(task, folder, quiet(), resume), folder, task
+    return not train(task, folder, quiet(), resume), folder, task
 
 
 class Interrupted(Text):
@@ -114,10 +114,19 @@ def whole_metadata(folder):
     return folder.read_tensors("training.safetensors")[1]["training"]
 
 
-def test_the_handler_of_ctrl_c_is_put_back(options):
-    before = signal.getsignal(signal.SIGINT)
+def test_the_handlers_of_signals_are_put_back(options):
+    before = [signal.getsignal(number) for number in STOPS]
     start(options, "one")
-    assert signal.getsignal(signal.SIGINT) is before
+    assert [signal.getsignal(number) for number in STOPS] == before
+
+
+def test_ctrl_c_after_another_signal_ends_at_once():
+    with interruptible() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop == [signal.SIGTERM] * 2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_run_folder_holds_what_it_should(options):
