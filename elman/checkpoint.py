@@ -87,6 +87,12 @@ class RunFolder:
         except (ValueError, RecursionError) as error:
             raise RunError(f"{self.path / name} is damaged: {error}; restore it, or train again") from None
 
+    def lines(self, name: str) -> list[str]:
+        """The whole lines of a file that grows; none where it has not begun."""
+        if not self.size(name):
+            return []
+        return self._read(name).decode(errors="replace").split("\n")[:-1]
+
     def append(self, name: str, text: str) -> None:
         """Add to a file that grows: log.jsonl, samples.txt."""
         try:

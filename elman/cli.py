@@ -8,20 +8,34 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
 from elman import __version__
+from elman.arguments import (
+    COMPARE_HELP,
+    PREDICT_HELP,
+    RUNS_HELP,
+    SAMPLE_HELP,
+    SCORE_HELP,
+    CompareArguments,
+    FileArguments,
+    PredictArguments,
+    RunsArguments,
+    SampleArguments,
+)
 from elman.checkpoint import RunFolder, flatten, match, rebuild
 from elman.console import Report
 from elman.errors import ElmanError, OptionError, RunError
+from elman.runs import Run, as_json, compared, listed, runs_in
 from elman.task import TASKS
-from elman.task.base import SampleOptions, Scores, from_json
+from elman.task.base import Scores, from_json
 from elman.train import check_same_data, train
 
 USAGE = """elman: write the step; elman unfolds it through time.
@@ -31,66 +45,17 @@ USAGE = """elman: write the step; elman unfolds it through time.
   elman score RUN [FILE ...]    measure it, on the data held back or on files
   elman predict RUN [FILE ...]  what it makes of new input
   elman sample RUN              let a trained network write (text)
+  elman runs [FOLDER]           the runs there are, with their scores
+  elman compare RUN RUN ...     what sets runs apart
 
 Try: elman train text           (learns Python from the standard library's source)
      elman train classify       (no data named: each task makes or finds its own)
 Each command explains itself: elman train text --help, elman predict --help
 """
 
-SAMPLE_HELP = """Let a trained network write.
-
-Examples:
-  elman sample runs/text --prompt "def "
-  elman sample runs/text --temperature 0.5 --length 2000 --seed 7
-"""
-
-SCORE_HELP = """Measure a trained network, by the figures of its task.
-
-Examples:
-  elman score runs/text                     the data that the run held back
-  elman score runs/text other.txt --json
-  elman score runs/classify TESTFOLDER
-"""
-
-PREDICT_HELP = """What a trained network makes of new input: a line of text for each, or of JSON.
-
-Examples:
-  elman predict runs/classify three.png seven.png
-  elman predict runs/tag sentences.txt --json
-  echo "a man rides a horse" | elman predict runs/translate
-  elman predict runs/regress today.csv --state now.safetensors     goes on where yesterday ended
-"""
-
+WIDE = 2000  # columns of a table that is to be printed whole
 BOUNDS = ("steps", "epochs", "seconds")
 FREE = {"run", "resume", *BOUNDS, "report_every", "validate_every", "sample_every"}  # what --resume may change
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleArguments(SampleOptions):
-    """Which run writes, and how."""
-
-    run: Annotated[str, tyro.conf.Positional]
-    """The run folder, as runs/text."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileArguments:
-    """Which run, on what."""
-
-    run: Annotated[str, tyro.conf.Positional]
-    """The run folder, as runs/text."""
-    files: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Files or folders, of the kind that the run was trained on. None: what the run held back, or standard input."""
-    json: bool = False
-    """Print JSON."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictArguments(FileArguments):
-    """Which run, on what, from which state."""
-
-    state: str | None = None
-    """In step: a file with the state to go on from, where the last one is left; it is made if it is not there."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,7 +88,8 @@ def run() -> None:
 def command(words: list[str]) -> int:
     """Hand over to the named command. Errors: ElmanError."""
     verbs: dict[str, Callable[[list[str]], int]] = {
-        "train": run_train, "score": run_score, "predict": run_predict, "sample": run_sample
+        "train": run_train, "score": run_score, "predict": run_predict, "sample": run_sample,
+        "runs": run_runs, "compare": run_compare,
     }  # fmt: skip
     first = words[0] if words else "--help"
     if first in ("-h", "--help"):
@@ -276,6 +242,30 @@ def run_sample(words: list[str]) -> int:
         sys.stdout.flush()
     sys.stdout.write("\n")
     return 0
+
+
+def run_runs(words: list[str]) -> int:
+    asked = parse(RunsArguments, words, "elman runs", None, RUNS_HELP)
+    found = runs_in(Path(asked.folder))
+    say_runs(found, None if asked.json else listed(found))
+    return 0
+
+
+def run_compare(words: list[str]) -> int:
+    asked = parse(CompareArguments, words, "elman compare", None, COMPARE_HELP)
+    if len(asked.runs) < 2:
+        raise OptionError(f"elman compare takes two runs or more; got {len(asked.runs)}")
+    found = [Run.read(Path(name)) for name in asked.runs]
+    say_runs(found, None if asked.json else compared(found))
+    return 0
+
+
+def say_runs(found: list[Run], table: Table | None) -> None:
+    """A table, or JSON where there is none."""
+    if table is None:
+        print(json.dumps(as_json(found), ensure_ascii=False))
+    else:
+        Console(width=WIDE, highlight=False, emoji=False).print(table)
 
 
 # run folders and flags

@@ -20,7 +20,9 @@ MAY_IMPORT = {
     "checkpoint": {"errors"},
     "console": {"errors", "checkpoint", "task"},
     "train": {"errors", "task", "checkpoint", "console", "__init__"},
-    "cli": {"errors", "task", "checkpoint", "console", "train", "__init__"},
+    "runs": {"errors", "task", "checkpoint"},
+    "arguments": {"task"},
+    "cli": {"errors", "task", "checkpoint", "console", "train", "runs", "arguments", "__init__"},
     "__main__": {"cli"},
     "__init__": {"errors", "cell", "module", "nn"},
 }
