@@ -82,8 +82,8 @@ RECIPES: dict[str, Recipe] = {
     "default": Recipe(Options(), "a small LSTM, minutes on two cores", steps=1000),
     "good": Recipe(
         Options(
-            cell="layer-norm-lstm", hidden=512, dropout=0.4, weight_dropout=0.4, reset=0.1, rate=5e-3,
-            average=0.999, validate_every=1000, sample_every=1000,
+            cell="layer-norm-lstm", hidden=512, dropout=0.4, reset=0.1, rate=5e-3, average=0.999,
+            validate_every=1000, sample_every=1000,
         ),
         "a wider LSTM with layer norm and dropout, twenty minutes",
         seconds=1180,
