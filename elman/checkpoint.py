@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -9,11 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from elman.errors import RunError
+
+CHECKSUM = "sha256"  # in the text beside tensors
 
 
 class RunFolder:
@@ -116,19 +120,24 @@ class RunFolder:
     # tensors
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
+        """Tensors by name, text beside them, and a checksum of both."""
         whole = {key: value.detach().contiguous() for key, value in tensors.items()}
-        self._replace(name, save(whole, dict(about) if about else None))
+        about = dict(about or {})
+        self._replace(name, save(whole, about | {CHECKSUM: checksum(whole, about)}))
 
     def read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Tensors by name, and the text that was saved beside them."""
         self._exists(name)
         try:
             with safe_open(str(self.path / name), framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
-        except (SafetensorError, OSError, ValueError) as error:
+                tensors, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+            if about.pop(CHECKSUM, None) != checksum(tensors, about):
+                raise ValueError("its checksum does not fit")
+        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
             raise RunError(
                 f"{self.path / name} is cut short or damaged ({error}); restore it, or train again"
             ) from None
+        return tensors, about
 
     def load_into(self, model: nn.Module, name: str) -> None:
         """Copy weights into the model once every name, shape and type has been found right."""
@@ -170,6 +179,16 @@ class RunFolder:
             f"{what}; the last good checkpoint stays: free some space or mend the folder, then go on with "
             f"--run {self.path} --resume"
         )
+
+
+def checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """SHA-256 of names, types, shapes and values, and of the text beside them."""
+    names = sorted(tensors)
+    kinds = [(name, str(tensors[name].dtype), tuple(tensors[name].shape)) for name in names]
+    found = hashlib.sha256(json.dumps([kinds, sorted(about.items())]).encode())
+    for name in names:
+        found.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def match(want: Mapping[str, Tensor], got: Mapping[str, Tensor], where: str) -> None:
