@@ -187,7 +187,7 @@ def checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
     kinds = [(name, str(tensors[name].dtype), tuple(tensors[name].shape)) for name in names]
     found = hashlib.sha256(json.dumps([kinds, sorted(about.items())]).encode())
     for name in names:
-        found.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        found.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
