@@ -144,7 +144,7 @@ def test_help_has_flags_recipes_and_examples(capsys):
 COMMANDS = {
     "unknown command 'trian': it is one of train, score, predict, sample": ["trian"],
     "unknown task 'txt': it is one of text": ["train", "txt"],
-    "unknown recipe 'best': text has default, good, names, min-char-rnn": ["train", "text", "--recipe", "best"],
+    "unknown recipe 'huge': text has default, good, best, names, min-char-rnn": ["train", "text", "--recipe", "huge"],
     "Unrecognized options: --stepz, 3": ["train", "text", "--stepz", "3"],
     "invalid choice 'lsmt' for argument '--cell'. Expected one of": ["train", "text", "--cell", "lsmt"],
     "Error parsing --steps: no type matching": ["train", "text", "--steps", "x"],
