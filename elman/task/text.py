@@ -19,15 +19,7 @@ from elman.data.stdlib import standard_library
 from elman.data.text import Streams, Vocabulary, vocabulary_from_json
 from elman.errors import DataError, OptionError
 from elman.module import ways
-from elman.task.base import (
-    Loss,
-    Recipe,
-    SampleOptions,
-    Score,
-    Scores,
-    Task,
-    check_ranges,
-)
+from elman.task.base import Loss, Recipe, SampleOptions, Score, Scores, Task, check_ranges
 from elman.task.language import LanguageModel, cross_entropy, stateful_loss, window_loss, write
 from elman.task.networks import CELLS
 from elman.task.text_options import RECIPES, Options

@@ -263,7 +263,8 @@ class Translate(Supervised[Pair]):
 
     def predict(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
         if not paths:
-            return (answer(text, *self.translated([text], self.options.beam)) for _, text in input_lines())
+            texts = (line.strip() for _, line in input_lines())
+            return (answer(text, *self.translated([text], self.options.beam)) for text in texts)
         return self.answers([pair.source for path in paths for pair in read_sources(Path(path))])
 
     def answers(self, texts: list[str]) -> Iterator[dict[str, Any]]:
