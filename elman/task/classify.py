@@ -18,7 +18,7 @@ from elman.errors import DataError, OptionError
 from elman.module import Grid, ways
 from elman.task.base import Recipe, Score, Scores
 from elman.task.classify_options import RECIPES, Options
-from elman.task.networks import WordDropout, pooled, stack
+from elman.task.networks import Words, pooled, stack
 from elman.task.readings import READINGS, Example, Reading, kind_of
 from elman.task.supervised import Supervised
 
@@ -35,9 +35,8 @@ class Classifier(nn.Module):
         self.pool, self.both, self.grid = o.pool, o.both, o.grid
         self.into: nn.Module = nn.Identity()
         if reading.symbols:
-            embedding = nn.Embedding(reading.symbols, o.embedding)
-            nn.init.normal_(embedding.weight, std=0.1)  # words seen seldom stay near nothing
-            self.into = nn.Sequential(WordDropout(o.word_dropout), embedding, nn.Dropout(o.dropout))
+            words = Words(reading.symbols, o.embedding, o.word_dropout, o.grams)
+            self.into = nn.Sequential(words, nn.Dropout(o.dropout))
         width = o.embedding if reading.symbols else reading.width
         self.recurrent: nn.Module
         if o.grid:
@@ -85,6 +84,9 @@ class Classify(Supervised[Example]):
         self.kind: str = asked if files is None else files["classify.json"]["kind"]
         if options.grid and self.kind != "pictures":
             raise OptionError(f"--grid reads pictures; these are {self.kind}")
+        if options.grams and (self.kind != "texts" or options.level != "word"):
+            what = self.kind if self.kind != "texts" else f"texts by --level {options.level}"
+            raise OptionError(f"--grams reads the letters of words; these are {what}")
         self.reading = READINGS[self.kind](options)
         super().__init__(options, files)
 

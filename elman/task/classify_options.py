@@ -33,6 +33,9 @@ class Options(SupervisedOptions):
     least: int = 2
     """Words that training has less often than this are one unknown word."""
 
+    grams: int = 0
+    """Read a word's letters too: its n-grams of 3 to 5 characters, hashed into so many embeddings; 0: words alone."""
+
     cell: CellName = "lstm"
     """The recurrent cell."""
     hidden: int = 128
@@ -54,8 +57,8 @@ class Options(SupervisedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = {"block": 1, "augment": 0, "least": 1, "hidden": 1, "layers": 1, "embedding": 1, "dropout": 0}
-        check_ranges(self, {**least, "word_dropout": 0, "smooth": 0})
+        least = {"block": 1, "augment": 0, "least": 1, "grams": 0, "hidden": 1, "layers": 1, "embedding": 1}
+        check_ranges(self, {**least, "dropout": 0, "word_dropout": 0, "smooth": 0})
         check_below_one(self, "dropout", "word_dropout", "smooth")
 
 
@@ -87,7 +90,7 @@ RECIPES: dict[str, Recipe] = {
     "sentences": Recipe(
         Options(
             both=True, hidden=100, embedding=200, dropout=0.5, word_dropout=0.1, pool="max", batch=50, rate=3e-3,
-            lower=True, average=0.99, smooth=0.1,
+            lower=True, grams=20_000, average=0.99, smooth=0.1,
         ),
         "texts by words in both directions, strongly regularised",
         epochs=4,

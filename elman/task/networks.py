@@ -54,3 +54,24 @@ class WordDropout(nn.Module):
         if not self.training or not self.rate:
             return ids
         return ids.masked_fill(torch.rand(ids.shape) < self.rate, 0)
+
+
+class Words(nn.Module):
+    """A vector for each word: an embedding of its own, and with grams the mean of those of its letters' n-grams.
+
+    Shapes: (T, B) numbers of words -> (T, B, E); with grams (T, B, 1 + G), the word's first, 0 for no gram.
+    """
+
+    def __init__(self, words: int, embedding: int, unknown: float, grams: int = 0) -> None:
+        super().__init__()
+        own = nn.Embedding(words, embedding)
+        self.own = nn.Sequential(WordDropout(unknown), own)
+        self.grams = nn.EmbeddingBag(1 + grams, embedding, mode="mean", padding_idx=0) if grams else None
+        for table in (own, self.grams):
+            if table is not None:
+                nn.init.normal_(table.weight, std=0.1)  # what is seen seldom stays near nothing
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.grams is None:
+            return self.own(x)
+        return self.own(x[..., 0]) + self.grams(x[..., 1:].flatten(0, 1)).unflatten(0, x.shape[:2])

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from elman.data.grams import grams
 from elman.data.images import (
     PICTURES,
     Picture,
@@ -146,8 +147,17 @@ class Texts(Reading):
         return len(self.split(example.text))
 
     def batch(self, examples: list[Labelled], training: bool) -> tuple[Tensor, Tensor]:
-        ids = [self.lexicon.ids(self.split(e.text)) for e in examples]
-        return pad_sequence(ids), torch.tensor([len(i) for i in ids])
+        texts = [self.split(e.text) for e in examples]
+        x, lengths = pad_sequence([self.lexicon.ids(words) for words in texts]), torch.tensor([len(w) for w in texts])
+        if self.options.grams:
+            x = torch.cat([x[..., None], self.grams(texts)], -1)
+        return x, lengths
+
+    def grams(self, texts: list[list[str]]) -> Tensor:
+        """The numbers of the n-grams of each word, (T, B, G), 0 where there is none."""
+        found = [[torch.tensor(grams(w, self.options.grams)) for w in words] for words in texts]
+        every = pad_sequence([g for words in found for g in words], batch_first=True)  # (all words, G)
+        return pad_sequence(list(every.split([len(words) for words in texts])))
 
 
 class TimeSeries(Reading):

@@ -44,6 +44,22 @@ def test_texts_from_training_to_prediction(texts, capsys, monkeypatch):
     assert sum(first["p"].values()) == pytest.approx(1, abs=1e-5)
 
 
+def test_letters_tell_of_words_never_seen(here, capsys):
+    ends = {"noun": "ness", "adverb": "ly"}
+    stems = ("quiet", "dark", "soft", "kind", "bold", "sweet", "loud", "rude")
+    (here / "train.tsv").write_text("".join(f"{label}\t{s}{ends[label]} it is\n" for s in stems for label in ends))
+    ran(capsys, "train", "classify", "train.tsv", *SMALL, "--grams", "500", "--validation", "0", "--steps", "60")
+    (here / "new.txt").write_text("wildness it is\nwildly it is\n")
+    said = ran(capsys, "predict", "runs/classify", "new.txt").splitlines()
+    assert [line.split("\t")[0] for line in said] == ["noun", "adverb"]
+
+
+def test_grams_are_of_words(texts, capsys):
+    for flags, what in ((["--level", "char"], "texts by --level char"), (["--kind", "series"], "these are series")):
+        assert what in refused(capsys, "train", "classify", "train.tsv", "--grams", "100", *flags)
+    assert "--grams" in refused(capsys, "train", "classify", "train.tsv", "--grams", "-1")
+
+
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(texts, capsys):
     train = ["train", "classify", "train.tsv", *SMALL, "--dropout", "0.3", "--average", "0.9", "--schedule", "constant"]
     ran(capsys, *train, "--run", "whole")
