@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from elman.task.base import SampleOptions
+from elman.task.options import SampleOptions
 
 SAMPLE_HELP = """Let a trained network write.
 

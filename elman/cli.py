@@ -35,7 +35,8 @@ from elman.console import Report
 from elman.errors import ElmanError, OptionError, RunError
 from elman.runs import Run, as_json, compared, listed, runs_in
 from elman.task import TASKS
-from elman.task.base import Scores, from_json
+from elman.task.base import Scores
+from elman.task.options import from_json
 from elman.train import check_same_data, train
 
 USAGE = """elman: write the step; elman unfolds it through time.

@@ -17,7 +17,9 @@ from elman.console import Report
 from elman.task.base import Score
 from elman.task.text import Text
 from elman.task.text_options import Options
-from elman.train import STOPS, Training, interruptible, train
+from elman.train import train
+from elman.train.signals import STOPS, interruptible
+from elman.train.training import Training
 
 SMALL = dict(
     hidden=12,

@@ -1,137 +1,15 @@
-"""What a task is to the training loop and to the command line: options, and a small interface."""
+"""What a task is to the training loop and to the command line: a small interface."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from elman.errors import OptionError
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """How any task is trained. A task adds its own options."""
-
-    run: str | None = None
-    """The run folder. Default: runs/TASK, numbered when taken."""
-    resume: bool = False
-    """Go on with the run folder, exactly where it stopped. Without --run: with the newest of runs/TASK."""
-    steps: int | None = None
-    """Stop after this many steps. Without --steps, --epochs or --seconds: as many as the recipe says."""
-    epochs: float | None = None
-    """Stop after reading the training part this many times."""
-    seconds: float | None = None
-    """Stop after this much time. The weights then depend on the machine's speed; --steps gives the same bits twice."""
-    seed: int = 0
-    """Fixes the initial weights, dropout and samples."""
-
-    optimizer: Literal["adamw", "adam", "adagrad"] = "adamw"
-    """The optimiser, from torch.optim. adamw: with the second moment over 100 steps; adam: as torch has it."""
-    rate: float = 6e-3
-    """Learning rate, at its highest."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """How the rate falls: cosine to zero at the end, or not at all."""
-    warmup: int = 50
-    """Steps over which the rate first rises from zero."""
-    decay: float = 0.01
-    """Weight decay (AdamW)."""
-    clip_norm: float | None = 1.0
-    """Gradients are scaled down to this norm over all parameters; None: not."""
-    clip_value: float | None = None
-    """Each gradient entry is cut to plus or minus this value; None: not."""
-    average: float = 0.0
-    """Use an average of the weights over training, in which those of each step fade by this factor; 0: the last."""
-    keep: Literal["best", "last"] = "best"
-    """Which weights the run ends with: those that validated best, or the last."""
-
-    report_every: int = 50
-    """Steps between printed lines."""
-    validate_every: int | None = 250
-    """Steps between measurements on the validation part, each followed by a checkpoint. None: once an epoch,
-    or every 50 steps where that is more."""
-    sample_every: int | None = 100
-    """Steps between samples; None: after each measurement."""
-    smoothing: float = 0.98
-    """The training loss shown is smoothed: this much of the old, the rest of the new, from that of a uniform guess."""
-
-
-# Smallest values; the rest of the checks stand with the types.
-AT_LEAST: Mapping[str, float] = {
-    "steps": 1, "epochs": 1e-9, "seconds": 1e-9, "seed": 0, "rate": 0, "warmup": 0, "decay": 0, "clip_norm": 1e-9,
-    "clip_value": 1e-9, "average": 0,
-    "report_every": 1, "validate_every": 1, "sample_every": 1, "smoothing": 0,
-}  # fmt: skip
-
-
-def check_ranges(options: object, least: Mapping[str, float]) -> None:
-    """Errors: OptionError naming the first option below its smallest value, or not a finite number."""
-    for name, low in least.items():
-        value = getattr(options, name)
-        if value is not None and not low <= value < float("inf"):
-            raise OptionError(f"--{name.replace('_', '-')} {value}: must be at least {low:g}")
-        if value is not None and value >= 2**62:
-            raise OptionError(f"--{name.replace('_', '-')} {value}: must be below 2 to the 62")
-
-
-def check_below_one(options: object, *names: str) -> None:
-    """Errors: OptionError naming the first option, a probability or a share, that is not below 1."""
-    for name in names:
-        if getattr(options, name) >= 1:
-            raise OptionError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be below 1")
-
-
-def from_json(kind: type[T], saved: Any) -> T:
-    """A dataclass from what JSON gave for it. Errors: OptionError naming the first field that does not fit."""
-    hints = get_type_hints(kind)
-    if not isinstance(saved, dict):
-        raise OptionError(f"expected named values, got {saved!r:.60}")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
-    for name, value in values.items():
-        if name not in hints:
-            raise OptionError(f"unknown field {name!r}")
-        if not fits(value, hints[name]):
-            raise OptionError(f"{name} is {value!r:.60}")
-    missing = [f.name for f in fields(kind) if f.default is MISSING and f.name not in values]  # type: ignore[arg-type]
-    if missing:
-        raise OptionError(f"no {missing[0]}")
-    return kind(**values)
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a JSON value is of a field's type: numbers, text, choices, tuples of one type, alternatives."""
-    parts = get_args(hint)
-    if get_origin(hint) is Literal:
-        return any(value == part and type(value) is type(part) for part in parts)
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(fits(each, parts[0]) for each in value)
-    if parts:
-        return any(fits(value, part) for part in parts)
-    if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is hint and (hint is not int or abs(value) < 2**62)
-
-
-class Recipe(NamedTuple):
-    """A named preset: options, and how far it goes unless told otherwise."""
-
-    options: TrainOptions
-    about: str
-    steps: int | None = None
-    epochs: float | None = None
-    seconds: float | None = None
-
-    @property
-    def length(self) -> str:
-        """How far it goes, for people."""
-        bounds = {"steps": self.steps, "epochs": self.epochs, "s": self.seconds}
-        return " or ".join(f"{bound:,g} {unit}" for unit, bound in bounds.items() if bound)
+from elman.task.options import Recipe, SampleOptions, TrainOptions
 
 
 class Loss(NamedTuple):
@@ -157,22 +35,6 @@ class Score(NamedTuple):
 
 
 Scores = dict[str, Score]  # by name; the first is what the best weights are chosen by
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleOptions:
-    """How a model is asked to write."""
-
-    prompt: str = ""
-    """Text that the model reads before it writes; printed first."""
-    length: int = 500
-    """How many symbols to write."""
-    temperature: float = 0.8
-    """Below 1 it plays safe, above 1 it dares; 0 always takes the most probable symbol."""
-    top_k: int | None = None
-    """Choose among the k most probable symbols only; None: among all."""
-    seed: int = 0
-    """The same seed gives the same text."""
 
 
 class Task(ABC):

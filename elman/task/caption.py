@@ -18,10 +18,11 @@ from elman.data.lexicon import Lexicon
 from elman.data.shapes import drawn_shapes
 from elman.errors import DataError, OptionError
 from elman.module import ways
-from elman.task.base import Recipe, Score, Scores, check_below_one, check_ranges
+from elman.task.base import Score, Scores
 from elman.task.bleu import bleu, has_bleu
 from elman.task.captioner import Captioner, Seen, Told
 from elman.task.networks import CellName
+from elman.task.options import Recipe, check_below_one, check_ranges
 from elman.task.sights import Given, Pixels, Sight
 from elman.task.supervised import Supervised, SupervisedOptions, fingerprint
 

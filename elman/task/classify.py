@@ -16,9 +16,10 @@ from elman.data.labelled import Labelled
 from elman.data.lexicon import Lexicon
 from elman.errors import DataError, OptionError
 from elman.module import Grid, ways
-from elman.task.base import Recipe, Score, Scores
+from elman.task.base import Score, Scores
 from elman.task.classify_options import RECIPES, Options
 from elman.task.networks import Words, pooled, stack
+from elman.task.options import Recipe
 from elman.task.readings import READINGS, Example, Reading, kind_of
 from elman.task.supervised import Supervised
 

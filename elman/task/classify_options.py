@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from elman.task.base import Recipe, check_below_one, check_ranges
 from elman.task.networks import CellName, Pool
+from elman.task.options import Recipe, check_below_one, check_ranges
 from elman.task.supervised import SupervisedOptions
 
 

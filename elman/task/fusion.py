@@ -16,9 +16,9 @@ from torch import Tensor
 from elman.data.files import read_bytes
 from elman.data.text import Vocabulary, vocabulary_from_json
 from elman.errors import DataError, OptionError
-from elman.task.base import from_json
 from elman.task.ctc import Prefix
 from elman.task.language import LanguageModel
+from elman.task.options import from_json
 from elman.task.text import build_model
 from elman.task.text_options import Options
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from elman.data.table import Table, times_after
 from elman.errors import DataError
 from elman.module import ways
-from elman.task.base import Loss, Recipe, Score, Scores
+from elman.task.base import Loss, Score, Scores
+from elman.task.options import Recipe
 from elman.task.regress_options import RECIPES, Options
 from elman.task.regressors import Follower, Forecaster, Sizes
 from elman.task.rows import Rows

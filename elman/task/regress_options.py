@@ -7,8 +7,8 @@ from typing import Literal
 
 from elman.data.table import PHASES
 from elman.errors import OptionError
-from elman.task.base import Recipe, check_below_one, check_ranges
 from elman.task.networks import CellName
+from elman.task.options import Recipe, check_below_one, check_ranges
 from elman.task.supervised import SupervisedOptions
 from elman.task.windows import parse_split
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from elman.data.batches import Batches, in_turn
 from elman.data.download import kept, located
 from elman.errors import DataError, OptionError
-from elman.task.base import AT_LEAST, Loss, Scores, Task, TrainOptions, check_ranges
+from elman.task.base import Loss, Scores, Task
+from elman.task.options import AT_LEAST, TrainOptions, check_ranges
 
 E = TypeVar("E")
 

@@ -20,8 +20,9 @@ from elman.data.lexicon import Lexicon
 from elman.data.tagged import Tagged, read_tagged, read_words
 from elman.errors import DataError
 from elman.module import ways
-from elman.task.base import Recipe, Score, Scores, check_below_one, check_ranges
+from elman.task.base import Score, Scores
 from elman.task.networks import CellName
+from elman.task.options import Recipe, check_below_one, check_ranges
 from elman.task.spans import is_bio, span_f1
 from elman.task.supervised import Supervised, SupervisedOptions
 from elman.task.tagger import Batch, Tagger, batch_of

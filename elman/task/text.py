@@ -19,9 +19,10 @@ from elman.data.stdlib import standard_library
 from elman.data.text import Streams, Vocabulary, vocabulary_from_json
 from elman.errors import DataError, OptionError
 from elman.module import ways
-from elman.task.base import Loss, Recipe, SampleOptions, Score, Scores, Task, check_ranges
+from elman.task.base import Loss, Score, Scores, Task
 from elman.task.language import LanguageModel, cross_entropy, stateful_loss, window_loss, write
 from elman.task.networks import CELLS
+from elman.task.options import Recipe, SampleOptions, check_ranges
 from elman.task.text_options import RECIPES, Options
 
 STREAMS = 32  # while training, the validation part is read in so many streams side by side

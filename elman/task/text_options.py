@@ -9,8 +9,8 @@ import tyro
 
 from elman.data.download import kept
 from elman.errors import OptionError
-from elman.task.base import AT_LEAST, Recipe, TrainOptions, check_below_one, check_ranges
 from elman.task.networks import CellName
+from elman.task.options import AT_LEAST, Recipe, TrainOptions, check_below_one, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,12 @@ from torch import Tensor
 from elman.data.lexicon import Lexicon
 from elman.errors import DataError, OptionError
 from elman.module import ways
-from elman.task.base import Recipe, Score, Scores, check_below_one, check_ranges
+from elman.task.base import Score, Scores
 from elman.task.ctc import aligned, frames_needed
 from elman.task.fusion import read_text_model
 from elman.task.hearing import Hearing, Recording
 from elman.task.networks import CellName
+from elman.task.options import Recipe, check_below_one, check_ranges
 from elman.task.recogniser import Recogniser, error_rates
 from elman.task.supervised import Supervised, SupervisedOptions
 

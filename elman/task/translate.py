@@ -20,8 +20,9 @@ from elman.data.pieces import Pieces, found, joined, restored
 from elman.errors import DataError, OptionError
 from elman.module import ways
 from elman.task.alignment import Translation, answer, drawn, shown
-from elman.task.base import Recipe, Score, Scores, check_below_one, check_ranges
+from elman.task.base import Score, Scores
 from elman.task.bleu import bleu, require_bleu
+from elman.task.options import Recipe, check_below_one, check_ranges
 from elman.task.supervised import Supervised, SupervisedOptions
 from elman.task.translator import Translator, smoothed
 

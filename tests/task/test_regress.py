@@ -17,7 +17,7 @@ from elman.task.regress_options import RECIPES, Options
 from elman.task.regressors import Forecaster, Inputs, Sizes
 from elman.task.tally import pinball
 from elman.task.windows import Columns, ahead, parse_split, part_of
-from elman.train import Training
+from elman.train.training import Training
 
 SMALL = "--hidden 8 --context 12 --horizon 3 --batch 8 --steps 4 --report-every 2 --validate-every 2".split()
 STEP = "--horizon 0 --inputs a --targets b --hidden 6 --context 10 --batch 4 --steps 4 --validate-every 2".split()

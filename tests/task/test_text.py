@@ -13,12 +13,13 @@ from elman import DataError, OptionError
 from elman.checkpoint import RunFolder
 from elman.console import Report
 from elman.data.stdlib import standard_library
-from elman.task.base import SampleOptions
 from elman.task.language import LanguageModel, LockedDropout, choose, stateful_loss, window_loss, write
 from elman.task.networks import CELLS
+from elman.task.options import SampleOptions
 from elman.task.text import Text
 from elman.task.text_options import RECIPES, Options
-from elman.train import Training, make_optimizer
+from elman.train.optimizers import make_optimizer
+from elman.train.training import Training
 
 SMALL = dict(hidden=12, embedding=5, batch=4, window=8, steps=3)
 

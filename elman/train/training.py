@@ -1,30 +1,24 @@
-"""The training loop, written once. It sees a task only through the Task protocol."""
+"""A training: a step of it, its measurements, its checkpoints."""
 
 from __future__ import annotations
 
 import json
 import math
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from elman import __version__
 from elman.checkpoint import RunFolder, flatten, match, rebuild
 from elman.console import Report
 from elman.errors import DivergenceError, OptionError, RunError
-from elman.task.base import Task, TrainOptions, from_json
-
-SELDOM = 50  # steps: what happens once an epoch happens no more often
-ADAM = ("step", "exp_avg", "exp_avg_sq")
-STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-MEMORY = {"adamw": ADAM, "adam": ADAM, "adagrad": ("step", "sum")}  # what an optimiser keeps a parameter
+from elman.task.base import Task
+from elman.task.options import TrainOptions, from_json
+from elman.train.optimizers import MEMORY, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,116 +200,8 @@ class Training:
         return self.step % (every or fallback) == 0
 
 
-def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -> int:
-    """Train until the bound of the options. 0 when it was reached, else the number of the signal that ended it earlier.
-
-    Either way the run folder holds a checkpoint of the last whole step. Errors: DivergenceError, RunError.
-    """
-    run = Training(task, folder, report)
-    if resume:
-        run.load()
-        refuse_finished(run)
-        folder.write_json("config.json", describe(task))
-    else:
-        with folder.whole():
-            for name, value in task.files.items():
-                folder.write_json(name, value)
-            run.save()
-            folder.write_json("config.json", describe(task))  # last: where it is, there is a run
-    o = run.options
-    report.begin(task, folder, run.step, run.steps, o.seconds)
-    epoch = max(task.batches, SELDOM)
-    with interruptible() as stop, report.bar():
-        if run.step == 0:
-            run.show_sample()
-        while run.progress < 1 and not stop:
-            measured = run.advance()
-            report.tick(run.progress)
-            if run.due(o.report_every, epoch):
-                run.log(**measured)
-                report.line(run.step, run.seconds, measured)
-            if run.progress < 1 and run.due(o.sample_every, o.validate_every or epoch):
-                run.show_sample()
-            if run.progress < 1 and run.due(o.validate_every, epoch):
-                run.validate()
-        if run.progress < 1:
-            run.save(weights=run.best is None or o.keep == "last")
-        else:
-            run.show_sample()
-            run.validate()
-            folder.load_into(task.model, "model.safetensors")
-    return 0 if run.progress >= 1 else stop[0]
-
-
-def describe(task: Task) -> dict[str, Any]:
-    """config.json: what the task is, under which options, on which data."""
-    options = asdict(task.options)
-    for name in ("run", "resume"):
-        del options[name]
-    return {"elman": __version__, "task": task.name, "options": options, "data": task.data}
-
-
-def refuse_finished(run: Training) -> None:
-    """Errors: OptionError when nothing is left to do."""
-    if run.progress >= 1:
-        raise OptionError(
-            f"{run.folder.path} has reached its end, step {run.step} after {run.seconds:.0f} s: give a larger --steps, "
-            "--epochs or --seconds to go on"
-        )
-
-
 @torch.no_grad()
 def put(values: Sequence[Tensor], places: Sequence[Tensor]) -> None:
     """Copy tensors into others."""
     for value, place in zip(values, places):
         place.copy_(value)
-
-
-def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """The optimiser that the options name. Weight decay spares vectors: biases and initial states.
-
-    Parameters that need no gradient are not its own: they stay as they are.
-    """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if options.optimizer == "adagrad":
-        # g / sqrt(1e-8 + sum of g^2), as min-char-rnn has it; torch's eps would stand outside the root
-        return torch.optim.Adagrad(
-            trained, lr=options.rate, weight_decay=options.decay, initial_accumulator_value=1e-8, eps=0.0
-        )
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": options.decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    betas = (0.9, 0.99) if options.optimizer == "adamw" else (0.9, 0.999)
-    return torch.optim.AdamW(groups, lr=options.rate, betas=betas)
-
-
-@contextmanager
-def interruptible() -> Iterator[list[int]]:
-    """A list that is empty until a signal asks to stop, so that a step ends before training does.
-
-    Signals: Ctrl-C, SIGTERM, and SIGUSR1, by which schedulers announce that they will take the machine away. Ctrl-C
-    after any of them ends at once.
-    """
-    stop: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if stop and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.append(number)
-
-    before = {number: signal.signal(number, note) for number in STOPS}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def check_same_data(task: Task, saved: Any, folder: RunFolder) -> None:
-    """Errors: RunError when the data is not what the run began with."""
-    if task.data != saved:
-        raise RunError(
-            f"the data of {folder.path} has changed since it was trained: now {task.data}, then {saved!r:.120}; bring "
-            "the old files back, or train anew"
-        )

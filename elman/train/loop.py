@@ -1,0 +1,83 @@
+"""From the first step, or the last checkpoint, to the end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from elman import __version__
+from elman.checkpoint import RunFolder
+from elman.console import Report
+from elman.errors import OptionError, RunError
+from elman.task.base import Task
+from elman.train.signals import interruptible
+from elman.train.training import Training
+
+SELDOM = 50  # steps: what happens once an epoch happens no more often
+
+
+def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -> int:
+    """Train until the bound of the options. 0 when it was reached, else the number of the signal that ended it earlier.
+
+    Either way the run folder holds a checkpoint of the last whole step. Errors: DivergenceError, RunError.
+    """
+    run = Training(task, folder, report)
+    if resume:
+        run.load()
+        refuse_finished(run)
+        folder.write_json("config.json", describe(task))
+    else:
+        with folder.whole():
+            for name, value in task.files.items():
+                folder.write_json(name, value)
+            run.save()
+            folder.write_json("config.json", describe(task))  # last: where it is, there is a run
+    o = run.options
+    report.begin(task, folder, run.step, run.steps, o.seconds)
+    epoch = max(task.batches, SELDOM)
+    with interruptible() as stop, report.bar():
+        if run.step == 0:
+            run.show_sample()
+        while run.progress < 1 and not stop:
+            measured = run.advance()
+            report.tick(run.progress)
+            if run.due(o.report_every, epoch):
+                run.log(**measured)
+                report.line(run.step, run.seconds, measured)
+            if run.progress < 1 and run.due(o.sample_every, o.validate_every or epoch):
+                run.show_sample()
+            if run.progress < 1 and run.due(o.validate_every, epoch):
+                run.validate()
+        if run.progress < 1:
+            run.save(weights=run.best is None or o.keep == "last")
+        else:
+            run.show_sample()
+            run.validate()
+            folder.load_into(task.model, "model.safetensors")
+    return 0 if run.progress >= 1 else stop[0]
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """config.json: what the task is, under which options, on which data."""
+    options = asdict(task.options)
+    for name in ("run", "resume"):
+        del options[name]
+    return {"elman": __version__, "task": task.name, "options": options, "data": task.data}
+
+
+def refuse_finished(run: Training) -> None:
+    """Errors: OptionError when nothing is left to do."""
+    if run.progress >= 1:
+        raise OptionError(
+            f"{run.folder.path} has reached its end, step {run.step} after {run.seconds:.0f} s: give a larger --steps, "
+            "--epochs or --seconds to go on"
+        )
+
+
+def check_same_data(task: Task, saved: Any, folder: RunFolder) -> None:
+    """Errors: RunError when the data is not what the run began with."""
+    if task.data != saved:
+        raise RunError(
+            f"the data of {folder.path} has changed since it was trained: now {task.data}, then {saved!r:.120}; bring "
+            "the old files back, or train anew"
+        )
