@@ -47,6 +47,14 @@ Examples:
 """
 
 
+SHOW_HELP = """One page of pictures: how a network was trained, and what is inside. It opens from the disk.
+
+Examples:
+  elman show runs/text                      reads the data that the run held back
+  elman show runs/text poem.txt --out poem.html
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleArguments(SampleOptions):
     """Which run writes, and how."""
@@ -73,6 +81,18 @@ class PredictArguments(FileArguments):
 
     state: str | None = None
     """In step: a file with the state to go on from, where the last one is left; it is made if it is not there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowArguments:
+    """Which run, on what, and where the page goes."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """The run folder, as runs/text."""
+    files: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Files to look at the network on. None: the data that the run held back."""
+    out: str | None = None
+    """The page. Default: show.html in the run folder."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,8 +71,11 @@ class RunFolder:
 
     # JSON and lines of text
 
+    def write_text(self, name: str, text: str) -> None:
+        self._replace(name, text.encode("utf-8", "replace"))
+
     def write_json(self, name: str, value: Any) -> None:
-        self._replace(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
     @contextmanager
     def whole(self) -> Iterator[None]:

@@ -24,15 +24,18 @@ from elman.arguments import (
     RUNS_HELP,
     SAMPLE_HELP,
     SCORE_HELP,
+    SHOW_HELP,
     CompareArguments,
     FileArguments,
     PredictArguments,
     RunsArguments,
     SampleArguments,
+    ShowArguments,
 )
 from elman.checkpoint import RunFolder, flatten, match, rebuild
 from elman.console import Report
 from elman.errors import ElmanError, OptionError, RunError
+from elman.look.show import show
 from elman.runs import Run, as_json, compared, listed, runs_in
 from elman.task import TASKS
 from elman.task.base import Scores
@@ -46,6 +49,7 @@ USAGE = """elman: write the step; elman unfolds it through time.
   elman score RUN [FILE ...]    measure it, on the data held back or on files
   elman predict RUN [FILE ...]  what it makes of new input
   elman sample RUN              let a trained network write (text)
+  elman show RUN [FILE ...]     one page of pictures: its training, and what is inside
   elman runs [FOLDER]           the runs there are, with their scores
   elman compare RUN RUN ...     what sets runs apart
 
@@ -90,7 +94,7 @@ def command(words: list[str]) -> int:
     """Hand over to the named command. Errors: ElmanError."""
     verbs: dict[str, Callable[[list[str]], int]] = {
         "train": run_train, "score": run_score, "predict": run_predict, "sample": run_sample,
-        "runs": run_runs, "compare": run_compare,
+        "show": run_show, "runs": run_runs, "compare": run_compare,
     }  # fmt: skip
     first = words[0] if words else "--help"
     if first in ("-h", "--help"):
@@ -242,6 +246,18 @@ def run_sample(words: list[str]) -> int:
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")
+    return 0
+
+
+def run_show(words: list[str]) -> int:
+    asked = parse(ShowArguments, words, "elman show", None, SHOW_HELP)
+    folder = RunFolder.open(asked.run)
+    task, config = trained(folder)
+    if not asked.files:
+        check_same_data(task, config.get("data"), folder)
+    path = Path(asked.out) if asked.out else folder.path / "show.html"
+    RunFolder(path.parent).write_text(path.name, show(folder, task, asked.files))
+    print(path)
     return 0
 
 

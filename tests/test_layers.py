@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "train": {"errors", "task", "checkpoint", "console", "__init__"},
     "runs": {"errors", "task", "checkpoint"},
     "arguments": {"task"},
-    "cli": {"errors", "task", "checkpoint", "console", "train", "runs", "arguments", "__init__"},
+    "look": {"errors", "task", "checkpoint", "runs"},
+    "cli": {"errors", "task", "checkpoint", "console", "train", "runs", "arguments", "look", "__init__"},
     "__main__": {"cli"},
     "__init__": {"errors", "cell", "module", "nn"},
 }

@@ -129,3 +129,7 @@ class Task(ABC):
     def predict(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
         """What the model makes of new input: a dictionary for JSON each, of which "text" is for people to read."""
         raise OptionError(f"{self.name} does not predict: elman sample RUN lets it write")
+
+    def views(self, paths: Sequence[str] = ()) -> list[Any]:
+        """What there is to see of the model on files, or on the data held back; elman.look draws each by its type."""
+        return []

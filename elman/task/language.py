@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -23,10 +23,10 @@ WINDOW = 256  # of the second score
 class LanguageModel(nn.Module):
     """p(next symbol | all before): embedding, a stack of recurrent layers, softmax over the vocabulary.
 
-    Shapes: ids (T, B) of int64 -> logits (T, B, V) and the state. `embedding` of 0 means one-hot input, which makes
-    the first layer's U the table itself. Dropout acts on the embedding and on every layer's output, anew at each step
-    or, with `locked`, by one mask a window; `weight_dropout` on the recurrent weights W. With `tied` the embedding is
-    the output layer too (Press, Wolf 2016, arXiv:1608.05859), and the last layer has its width.
+    Shapes: ids (T, B) of int64 -> logits (T, B, V) and the state, and what `watch` names. `embedding` of 0 means
+    one-hot input, which makes the first layer's U the table itself. Dropout acts on the embedding and on every layer's
+    output, anew at each step or, with `locked`, by one mask a window; `weight_dropout` on the recurrent weights W. With
+    `tied` the embedding is the output layer too (Press, Wolf 2016, arXiv:1608.05859), and the last layer has its width.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class LanguageModel(nn.Module):
             del self.output.weight  # the embedding's stands in for it
             nn.init.normal_(self.embedding.weight, std=embedding**-0.5)
 
-    def forward(self, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def forward(self, ids: Tensor, state: Any = None, watch: Sequence[str] = ()) -> tuple[Any, ...]:
         if self.embedding is None:
             x = F.one_hot(ids, self.symbols).to(self.output.bias.dtype)  # (T, B, V)
         else:
             x = self.embedding(ids)  # (T, B, E)
-        y, state = self.recurrent(x, state)  # (T, B, H)
+        y, *rest = self.recurrent(x, state, watch=watch)  # (T, B, H)
         weight = self.embedding.weight if self.tied and self.embedding is not None else self.output.weight
-        return F.linear(y, weight, self.output.bias), state
+        return F.linear(y, weight, self.output.bias), *rest
 
     def initial(self, batch_size: int) -> Any:
         return self.recurrent.initial(batch_size)

@@ -20,11 +20,13 @@ from elman.data.text import Streams, Vocabulary, vocabulary_from_json
 from elman.errors import DataError, OptionError
 from elman.module import ways
 from elman.task.base import Loss, Score, Scores, Task
+from elman.task.inside import Read, read
 from elman.task.language import LanguageModel, cross_entropy, stateful_loss, window_loss, write
 from elman.task.networks import CELLS
 from elman.task.options import Recipe, SampleOptions, check_ranges
 from elman.task.text_options import RECIPES, Options
 
+LOOKED_AT = 12_000  # symbols that views read
 STREAMS = 32  # while training, the validation part is read in so many streams side by side
 
 
@@ -155,9 +157,7 @@ class Text(Task):
 
     def score(self, paths: Sequence[str] = (), tick: Callable[[int], None] = lambda n: None) -> Scores:
         """Nats per symbol by both protocols, of files one after another or of the validation part."""
-        ids = self.validation
-        if paths:
-            ids = Corpus([*map(located, paths)], self.options.level).encode(self.vocabulary)
+        ids = self._named(paths)
         if len(ids) < 2:
             left_out = "the validation part (--validation 0 leaves none: name a file to score)"
             raise DataError(f"{', '.join(paths) or left_out} has {len(ids)} {self.unit}s: scoring needs at least 2")
@@ -167,6 +167,21 @@ class Text(Task):
             "stateful": Score(nats, self.in_units(nats)),
             "windows of 256": Score(by_windows, short if by_windows is None else self.in_units(by_windows)),
         }
+
+    def _named(self, paths: Sequence[str]) -> Tensor:
+        """The symbols of files, or of the validation part."""
+        if not paths:
+            return self.validation
+        return Corpus([*map(located, paths)], self.options.level).encode(self.vocabulary)
+
+    def views(self, paths: Sequence[str] = ()) -> list[Any]:
+        """The first symbols of a text, as the model reads them."""
+        ids, decode = self._named(paths)[:LOOKED_AT].long(), self.vocabulary.decode
+        if not len(ids):
+            return []
+        found = read(self.model, ids)
+        pieces = [*map(self.vocabulary.decoder(), ids.tolist())]
+        return [Read(pieces, [[decode([i]) for i in row] for row in found.expected.tolist()], found)]
 
     def sample(self, k: int) -> str:
         """What the model writes after k steps, from an empty context."""

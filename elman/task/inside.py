@@ -1,0 +1,74 @@
+"""What goes on inside a language model while it reads: states and gates, step by step, and what it expects next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from elman.cell.base import watched
+from elman.module import Recurrent
+from elman.task.language import LanguageModel
+
+EXPECTED = 5  # of the symbols that may come next
+CHUNK = 512  # steps read at once
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text of N symbols as a language model reads it, and what is inside after each.
+
+    surprise: -log p of each symbol in nats, (N,), NaN for the first; expected, p: the numbers of the most probable next
+    symbols and their probabilities, (N, 5); values: states and gates, (N, H), by name, as "layer 1 c"; states: the
+    names of those that are carried on.
+    """
+
+    surprise: Tensor
+    expected: Tensor
+    p: Tensor
+    values: dict[str, Tensor]
+    states: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Read:
+    """The same with the text of each symbol, and of those expected after it."""
+
+    pieces: list[str]
+    expected: list[list[str]]
+    reading: Reading
+
+
+@torch.no_grad()
+def read(model: LanguageModel, ids: Tensor) -> Reading:
+    """Read symbols (N,), from an empty context."""
+    model.eval()
+    states, gates = watchable(model.recurrent)
+    state, logits = model.initial(1), []
+    found: dict[str, list[Tensor]] = {}
+    for part in ids.split(CHUNK):
+        y, state, seen = model(part[:, None], state, watch=(*states, *gates))
+        logits.append(y[:, 0])
+        for i, layer in enumerate(seen):
+            for name, value in layer.items():
+                found.setdefault(f"layer {i + 1} {name}", []).append(value[:, 0])
+    log_p = F.log_softmax(torch.cat(logits), -1)
+    surprise = torch.full((len(ids),), torch.nan)
+    surprise[1:] = -log_p[:-1].gather(1, ids[1:, None])[:, 0]
+    p, expected = log_p.exp().topk(min(EXPECTED, log_p.shape[1]))
+    values = {name: torch.cat(parts) for name, parts in found.items()}
+    carried = tuple(name for name in values if name.split()[-1] in states)
+    return Reading(surprise, expected, p, values, carried)
+
+
+def watchable(layer: nn.Module) -> tuple[Sequence[str], Sequence[str]]:
+    """The names of the states of a stack of one kind of cell, and of what else its steps watch."""
+    cell = next(part.cell for part in layer.modules() if isinstance(part, Recurrent))
+    x = torch.zeros(1, 1, cell.input_size)
+    with watched() as seen:
+        cell.step(x[0], *cell.initial(1), **cell.prepare(cell.draw(x)))
+    states = cell.signature.state
+    return states, [name for name in seen if name not in states]

@@ -1,0 +1,88 @@
+"""elman show: one page a run."""
+
+import base64
+import hashlib
+import json
+import re
+
+import pytest
+from commands import ran, refused
+
+from elman.look.page import Section, as_data, page
+
+SMALL = (
+    "--hidden 12 --embedding 5 --batch 4 --window 8 --steps 20 --report-every 5 --validate-every 10 --sample-every 10"
+)
+
+
+@pytest.fixture
+def run(text_file, capsys):
+    ran(capsys, "train", "text", text_file, *SMALL.split(), "--report-every", "5", "--sample-length", "30")
+    return text_file.parent / "runs/text"
+
+
+def data_of(text, name):
+    return json.loads(re.search(f'<script type="application/json" id="{name}-data">(.*?)</script>', text)[1])
+
+
+def test_a_page_of_a_text_run(run, capsys):
+    assert ran(capsys, "show", "runs/text").strip() == "runs/text/show.html"
+    text = (run / "show.html").read_text()
+    assert "<svg role=" in text
+    assert not re.search(r'(src|href)="http', text)
+    steps = [step for step, sample, x in data_of(text, "samples")]
+    assert steps == [0, 10, 20]
+    xs = [x for _, _, x in data_of(text, "samples")]
+    assert xs == sorted(xs)
+    found = data_of(text, "reading")
+    assert (run.parent.parent / "fox.txt").read_text().endswith("".join(found["pieces"]))
+    assert set(found["tracks"]) >= {"layer 1 h", "layer 1 c", "layer 1 forget_gate"}
+    for units in found["tracks"].values():
+        assert {len(base64.b64decode(track)) for track in units.values()} == {len(found["pieces"])}
+    assert len(found["surprise"]) == len(found["expected"]) == len(found["pieces"])
+    assert found["surprise"][0] is None
+    assert all(0 <= p <= 1 for row in found["p"] for p in row)
+
+
+def test_another_text_and_another_place(run, capsys):
+    (run.parent.parent / "new.txt").write_text("the dog (and the fox) says hell")
+    ran(capsys, "show", "runs/text", "new.txt", "--out", "new.html")
+    assert "".join(data_of((run.parent.parent / "new.html").read_text(), "reading")["pieces"]).endswith("says hell")
+    assert not (run / "show.html").exists()
+
+
+def test_what_cannot_be_shown_is_said_in_one_line(run, capsys):
+    assert "no such run folder" in refused(capsys, "show", "runs/none")
+    assert "no such file" in refused(capsys, "show", "runs/text", "none.txt")
+    assert "cannot write" in refused(capsys, "show", "runs/text", "--out", "no/where/page.html")
+
+
+def test_text_with_markup_in_it_stays_text(here, capsys):
+    bad = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'text' <!-- \n"
+    (here / "bad<b>.txt").write_text(bad * 60)
+    ran(capsys, "train", "text", "bad<b>.txt", *SMALL.split(), "--run", "a<i>b")
+    ran(capsys, "show", "a<i>b", "--out", "page.html")
+    text = (here / "page.html").read_text()
+    assert "alert(1)" not in re.sub(r'<script type="application/json".*?</script>', "", text, flags=re.DOTALL)
+    assert text.count("<script>") == 1
+    assert "<img" not in text
+    assert "<i>" not in text
+    assert "</script><script>alert(1)" in "".join(data_of(text, "reading")["pieces"])
+
+
+def test_only_the_pages_own_script_may_run():
+    text = page("t", {}, [Section("s", "b", {"d": "</script>"})])
+    script = re.search(r"<script>(.*)</script>", text, flags=re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+    assert "default-src 'none'" in text
+    assert json.loads(as_data(["</script>", "<!--", "&"])) == ["</script>", "<!--", "&"]
+    assert not set("<>&") & set(as_data("</script> & <!--"))
+
+
+def test_a_task_without_views_shows_its_training(here, capsys):
+    ran(capsys, "train", "regress", "--steps", "3")
+    ran(capsys, "show", "runs/regress")
+    text = (here / "runs/regress/show.html").read_text()
+    assert "<svg role=" in text
+    assert "reading-data" not in text
