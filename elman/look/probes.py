@@ -12,6 +12,10 @@ from torch import Tensor
 PAIRS = {"(": ")", "[": "]", "{": "}"}
 URL = re.compile(r"(?:https?|ftp)://[^\s\"'<>)\]]+|www\.[^\s\"'<>)\]]+")
 LINK = re.compile(r"\[\[[^\]\n]+\]\]|\[[^\]\n]+\]\([^)\n]+\)")
+QUOTES = ("'", '"')
+WITHIN = {
+    "'": "inside single quotes", '"': "inside double quotes", "doc": "inside a docstring", "#": "inside a comment"
+}  # fmt: skip
 SPOKEN = {"(": "round brackets", "[": "square brackets", "{": "braces"}
 
 
@@ -36,52 +40,62 @@ def probes(text: str) -> list[Probe]:
 def scanned(text: str) -> list[Probe]:
     """Quotes, comments and the depth of each kind of bracket, by one walk through the text.
 
-    Quotes end at their like, single ones at the line's end too; within a word ' is an apostrophe. Brackets within
-    quotes and comments do not count. Comments as in Python (# ...) and C (// ..., /* ... */).
+    Quotes end at their like, or where the line does, but for the tripled ones of Python's docstrings; within a word '
+    is an apostrophe. Brackets within quotes and comments do not count, and a blank line closes all that are open.
+    Comments as in Python (# ...) and C (// ..., /* ... */).
     """
-    quoted, comment = torch.zeros(len(text)), torch.zeros(len(text))
+    WITHIN = {
+        "'": "inside single quotes",
+        '"': "inside double quotes",
+        "doc": "inside a docstring",
+        "#": "inside a comment",
+    }
+    within = {kind: torch.zeros(len(text)) for kind in WITHIN}
     depth = {kind: torch.zeros(len(text)) for kind in PAIRS}
     level, ends = dict.fromkeys(PAIRS, 0), {end: kind for kind, end in PAIRS.items()}
     inside, until, i = "", "", 0
     while i < len(text):
         step, here = 1, text[i]
         if inside:
-            if here == "\\" and inside == "quote":
+            if here == "\\" and inside != "#":
                 step = 2
             elif text.startswith(until, i):
                 inside, step = "", len(until)
-            elif here == "\n" and inside == "quote" and len(until) == 1:
+            elif here == "\n" and inside in QUOTES:
                 inside = ""
         elif opened := opening(text, i):
             inside, until, step = opened
+        elif text.startswith("\n\n", i):
+            level = dict.fromkeys(PAIRS, 0)
         elif here in level:
             level[here] += 1
         elif here in ends:
             level[ends[here]] = max(0, level[ends[here]] - 1)
         reach = slice(i, i + step)
-        quoted[reach], comment[reach] = float(inside == "quote"), float(inside == "comment")
+        for kind in WITHIN:
+            within[kind][reach] = float(inside == kind)
         for kind, values in depth.items():
             values[reach] = level[kind]
         i += step
     brackets = [Probe(f"inside {SPOKEN[kind]}", (values > 0).float(), True) for kind, values in depth.items()]
     nested = Probe("depth of brackets", torch.stack([*depth.values()]).sum(0), False)
-    return [Probe("inside quotes", quoted, True), Probe("inside a comment", comment, True), *brackets, nested]
+    return [*(Probe(name, within[kind], True) for kind, name in WITHIN.items()), *brackets, nested]
 
 
 def opening(text: str, i: int) -> tuple[str, str, int] | None:
-    """What begins at a character: quote or comment, what ends it, how long its mark is."""
+    """What begins at a character: quote, docstring or comment, what ends it, how long its mark is."""
     here, before = text[i], text[i - 1] if i else "\n"
     for mark in ('"""', "'''"):
         if text.startswith(mark, i):
-            return "quote", mark, 3
+            return "doc", mark, 3
     if here == '"' or (here == "'" and not before.isalnum()):
-        return "quote", here, 1
+        return here, here, 1
     if text.startswith("/*", i):
-        return "comment", "*/", 2
+        return "#", "*/", 2
     if text.startswith("//", i) and before != ":":
-        return "comment", "\n", 2
+        return "#", "\n", 2
     if here == "#" and (before.isspace() or before == "\n"):
-        return "comment", "\n", 1
+        return "#", "\n", 1
     return None
 
 

@@ -24,15 +24,16 @@ def found_in(view: Read) -> list[Tracking]:
     ends = [max(0, end - 1) for end in accumulate(map(len, view.pieces))]
     text = "".join(view.pieces)
     known = [Probe(p.name, p.values[ends], p.binary) for p in probes(text)] if text else []
-    return tracked(known, {name: view.reading.values[name] for name in view.reading.states})
+    return tracked(known, view.reading.states)
 
 
 def section(view: Read) -> Section:
     """The text with its controls, and the table of units."""
     found, r = found_in(view), view.reading
+    values = r.states | r.gates
     shown = min(SHOWN, len(view.pieces))
     kept = units_kept(view, found)
-    tracks = {name: {str(unit): packed(r.values[name][:shown, unit]) for unit in units} for name, units in kept.items()}
+    tracks = {name: {str(unit): packed(values[name][:shown, unit]) for unit in units} for name, units in kept.items()}
     data = {
         "pieces": view.pieces[:shown],
         "surprise": [None if math.isnan(v) else round(v, 2) for v in r.surprise[:shown].tolist()],
@@ -40,10 +41,10 @@ def section(view: Read) -> Section:
         "p": [[round(p, 3) for p in row] for row in r.p[:shown].tolist()],
         "tracks": tracks,
     }
-    H = next(iter(r.values.values())).shape[1]
+    H = next(iter(values.values())).shape[1]
     note = (
         f"The first {shown:,} of the {len(view.pieces):,} symbols that were read; of {H:,} units in each of "
-        f"{len(r.values)} states and gates those that track something, and those that vary most: "
+        f"{len(values)} states and gates those that track something, and those that vary most: "
         f"{sum(map(len, kept.values())):,} in all. Move over the text, or go through it with the arrow keys."
     )
     body = f"""{table(found)}
@@ -77,7 +78,7 @@ def table(found: list[Tracking]) -> str:
 
 def units_kept(view: Read, found: list[Tracking]) -> dict[str, list[int]]:
     """Which units stand on the page: those that were found, then in each state and gate those that vary most."""
-    values = view.reading.values
+    values = view.reading.states | view.reading.gates
     each = max(1, TRACKS // len(values))
     kept = {}
     for name, value in values.items():

@@ -15,6 +15,7 @@ from elman.task.language import LanguageModel
 
 EXPECTED = 5  # of the symbols that may come next
 CHUNK = 512  # steps read at once
+GATED = 5  # chunks in which gates are kept too
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,15 @@ class Reading:
     """A text of N symbols as a language model reads it, and what is inside after each.
 
     surprise: -log p of each symbol in nats, (N,), NaN for the first; expected, p: the numbers of the most probable next
-    symbols and their probabilities, (N, 5); values: states and gates, (N, H), by name, as "layer 1 c"; states: the
-    names of those that are carried on.
+    symbols and their probabilities, (N, 5); states: what is carried on, (N, H), by name, as "layer 1 c"; gates: what
+    else the steps watch, for the first symbols alone, (M, H).
     """
 
     surprise: Tensor
     expected: Tensor
     p: Tensor
-    values: dict[str, Tensor]
-    states: tuple[str, ...]
+    states: dict[str, Tensor]
+    gates: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ def read(model: LanguageModel, ids: Tensor) -> Reading:
     states, gates = watchable(model.recurrent)
     state, logits = model.initial(1), []
     found: dict[str, list[Tensor]] = {}
-    for part in ids.split(CHUNK):
-        y, state, seen = model(part[:, None], state, watch=(*states, *gates))
+    for k, part in enumerate(ids.split(CHUNK)):
+        y, state, seen = model(part[:, None], state, watch=(*states, *gates) if k < GATED else states)
         logits.append(y[:, 0])
         for i, layer in enumerate(seen):
             for name, value in layer.items():
@@ -60,8 +61,8 @@ def read(model: LanguageModel, ids: Tensor) -> Reading:
     surprise[1:] = -log_p[:-1].gather(1, ids[1:, None])[:, 0]
     p, expected = log_p.exp().topk(min(EXPECTED, log_p.shape[1]))
     values = {name: torch.cat(parts) for name, parts in found.items()}
-    carried = tuple(name for name in values if name.split()[-1] in states)
-    return Reading(surprise, expected, p, values, carried)
+    parts = [{name: v for name, v in values.items() if (name.split()[-1] in states) is kept} for kept in (True, False)]
+    return Reading(surprise, expected, p, *parts)
 
 
 def watchable(layer: nn.Module) -> tuple[Sequence[str], Sequence[str]]:

@@ -26,7 +26,7 @@ from elman.task.networks import CELLS
 from elman.task.options import Recipe, SampleOptions, check_ranges
 from elman.task.text_options import RECIPES, Options
 
-LOOKED_AT = 12_000  # symbols that views read
+LOOKED_AT = 30_000  # symbols that views read
 STREAMS = 32  # while training, the validation part is read in so many streams side by side
 
 

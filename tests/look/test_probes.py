@@ -18,15 +18,16 @@ def marks(text, name):
 @pytest.mark.parametrize(
     ("text", "name", "values"),
     [
-        ('a "b" c', "inside quotes", "0011000"),
-        ("don't 'x y' z", "inside quotes", "0000001111000"),
-        ("'a\\'b' c", "inside quotes", "11111000"),
-        ("'a\nb", "inside quotes", "1100"),
-        ('"""a\n"b""" c', "inside quotes", "111111100000"),
+        ('a "b" c', "inside double quotes", "0011000"),
+        ("don't 'x y' z", "inside single quotes", "0000001111000"),
+        ("'a\\'b' c", "inside single quotes", "11111000"),
+        ("'a\nb", "inside single quotes", "1100"),
+        ('"""a\n"b""" c', "inside a docstring", "111111100000"),
         ("x # 'a'\ny", "inside a comment", "001111100"),
         ("a /* ( */ b", "inside a comment", "00111110000"),
         ("f(a[b](c))d", "depth of brackets", "01122122100"),
         ("f(a[b])d", "inside square brackets", "00011000"),
+        ("(a\n\nb)(c", "inside round brackets", "11000011"),
         ('("(")(', "inside round brackets", "111101"),
         ("a http://b.c d", "inside a URL", "00111111111000"),
         ("a [b](c) d [[e]]", "inside a link", "0011111000011110"),
@@ -81,7 +82,7 @@ def test_a_planted_unit_is_found_first():
     text = "(ab(c)d)e(a)bce" * 40
     symbols = ["(", ")", "a", "b", "c", "d", "e"]
     model = LanguageModel(len(symbols), Counting, 12, 1, 0)
-    found = tracked(probes(text), read(model, torch.tensor([symbols.index(c) for c in text])).values)
+    found = tracked(probes(text), read(model, torch.tensor([symbols.index(c) for c in text])).states)
     depth = next(t for t in found if t.probe == "depth of brackets")
     assert (depth.values, depth.unit, depth.sign) == ("layer 1 h", 5, 1)
     assert depth.score == pytest.approx(1.0)
