@@ -44,12 +44,6 @@ def scanned(text: str) -> list[Probe]:
     is an apostrophe. Brackets within quotes and comments do not count, and a blank line closes all that are open.
     Comments as in Python (# ...) and C (// ..., /* ... */).
     """
-    WITHIN = {
-        "'": "inside single quotes",
-        '"': "inside double quotes",
-        "doc": "inside a docstring",
-        "#": "inside a comment",
-    }
     within = {kind: torch.zeros(len(text)) for kind in WITHIN}
     depth = {kind: torch.zeros(len(text)) for kind in PAIRS}
     level, ends = dict.fromkeys(PAIRS, 0), {end: kind for kind, end in PAIRS.items()}
