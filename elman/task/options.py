@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
@@ -29,8 +29,11 @@ class TrainOptions:
     seed: int = 0
     """Fixes the initial weights, dropout and samples."""
 
-    optimizer: Literal["adamw", "adam", "adagrad"] = "adamw"
-    """The optimiser, from torch.optim. adamw: with the second moment over 100 steps; adam: as torch has it."""
+    optimizer: Literal["adamw", "adam", "adagrad", "sgd", "rmsprop"] = "adamw"
+    """The optimiser, from torch.optim. adamw: with the second moment over 100 steps; adam: over 1000, as torch has it.
+    Each wants a --rate of its own: sgd a larger one than adamw."""
+    momentum: float = 0.0
+    """Of sgd and rmsprop: how much of the last update goes into the next, 0 to below 1."""
     rate: float = 6e-3
     """Learning rate, at its highest."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -38,7 +41,12 @@ class TrainOptions:
     warmup: int = 50
     """Steps over which the rate first rises from zero."""
     decay: float = 0.01
-    """Weight decay (AdamW)."""
+    """Weight decay of all but vectors (biases, initial states). adamw and adam: apart from the gradient; else in it."""
+    decay_rules: tuple[str, ...] = ()
+    """Weight decay by name of parameter, as PATTERN=DECAY: "embedding*=0" "*.W.weight=0.1". The last pattern that fits
+    holds; where none does, --decay."""
+    accumulate: int = 1
+    """Batches read for each step; their mean objective is differentiated. A step is an update of the weights."""
     clip_norm: float | None = 1.0
     """Gradients are scaled down to this norm over all parameters; None: not."""
     clip_value: float | None = None
@@ -79,6 +87,7 @@ class SampleOptions:
 AT_LEAST: Mapping[str, float] = {
     "steps": 1, "epochs": 1e-9, "seconds": 1e-9, "seed": 0, "rate": 0, "warmup": 0, "decay": 0, "clip_norm": 1e-9,
     "clip_value": 1e-9, "average": 0,
+    "momentum": 0, "accumulate": 1,
     "report_every": 1, "validate_every": 1, "sample_every": 1, "smoothing": 0,
 }  # fmt: skip
 
@@ -98,6 +107,29 @@ def check_below_one(options: object, *names: str) -> None:
     for name in names:
         if getattr(options, name) >= 1:
             raise OptionError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be below 1")
+
+
+def check_training(options: TrainOptions) -> None:
+    """Errors: OptionError naming an option of the optimiser that cannot be."""
+    check_below_one(options, "momentum")
+    if options.momentum and options.optimizer not in ("sgd", "rmsprop"):
+        raise OptionError(f"--momentum {options.momentum:g}: {options.optimizer} takes none, only sgd and rmsprop do")
+    parse_rules(options.decay_rules)
+
+
+def parse_rules(rules: Sequence[str]) -> list[tuple[str, float]]:
+    """Patterns of parameter names, and the decay that each gives. Errors: OptionError naming a rule that is none."""
+    found = []
+    for rule in rules:
+        pattern, _, decay = rule.rpartition("=")
+        try:
+            value = float(decay)
+        except ValueError:
+            value = math.nan
+        if not pattern or not 0 <= value < math.inf:
+            raise OptionError(f"--decay-rules {rule}: not PATTERN=DECAY with a decay of at least 0, as 'embedding*=0'")
+        found.append((pattern, value))
+    return found
 
 
 def from_json(kind: type[T], saved: Any) -> T:

@@ -18,7 +18,7 @@ from elman.data.batches import Batches, in_turn
 from elman.data.download import kept, located
 from elman.errors import DataError, OptionError
 from elman.task.base import Loss, Scores, Task
-from elman.task.options import AT_LEAST, TrainOptions, check_ranges
+from elman.task.options import AT_LEAST, TrainOptions, check_ranges, check_training
 
 E = TypeVar("E")
 
@@ -40,6 +40,7 @@ class SupervisedOptions(TrainOptions):
 
     def __post_init__(self) -> None:
         check_ranges(self, {**AT_LEAST, "batch": 1})
+        check_training(self)
         object.__setattr__(self, "files", tuple(map(kept, self.files)))
         if self.share is None:
             object.__setattr__(self, "validation", str(Path(self.validation).absolute()))

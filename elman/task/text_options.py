@@ -10,7 +10,7 @@ import tyro
 from elman.data.download import kept
 from elman.errors import OptionError
 from elman.task.networks import CellName
-from elman.task.options import AT_LEAST, Recipe, TrainOptions, check_below_one, check_ranges
+from elman.task.options import AT_LEAST, Recipe, TrainOptions, check_below_one, check_ranges, check_training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,7 @@ LEAST = {**AT_LEAST, "words": 3, "validation": 0, "hidden": 1, "layers": 1, "emb
 def check(options: Options) -> None:
     """Errors: OptionError naming the option that cannot be."""
     check_ranges(options, LEAST)
+    check_training(options)
     check_below_one(options, "validation", "dropout", "weight_dropout", "reset", "smoothing")
     if options.tied and not options.embedding:
         raise OptionError("--tied ties the output to the embedding, and --embedding 0 makes none; give it a width")

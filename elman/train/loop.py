@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -21,20 +22,21 @@ def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -
 
     Either way the run folder holds a checkpoint of the last whole step. Errors: DivergenceError, RunError.
     """
-    run = Training(task, folder, report)
     if resume:
+        run = Training(task, folder, report)
         run.load()
         refuse_finished(run)
         folder.write_json("config.json", describe(task))
     else:
         with folder.whole():
+            run = Training(task, folder, report)
             for name, value in task.files.items():
                 folder.write_json(name, value)
             run.save()
             folder.write_json("config.json", describe(task))  # last: where it is, there is a run
     o = run.options
     report.begin(task, folder, run.step, run.steps, o.seconds)
-    epoch = max(task.batches, SELDOM)
+    epoch = max(math.ceil(run.epoch), SELDOM)
     with interruptible() as stop, report.bar():
         if run.step == 0:
             run.show_sample()

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from elman.checkpoint import RunFolder, flatten, match, rebuild
 from elman.console import Report
 from elman.errors import DivergenceError, OptionError, RunError
-from elman.task.base import Task
+from elman.task.base import Loss, Task
 from elman.task.options import TrainOptions, from_json
-from elman.train.optimizers import MEMORY, make_optimizer
+from elman.train.optimizers import make_optimizer, memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +48,15 @@ class Training:
         self.average = [p.detach().clone() for p in self.parameters] if self.options.average else []
 
     @property
+    def epoch(self) -> float:
+        """Steps in an epoch: a step reads --accumulate batches."""
+        return self.task.batches / self.options.accumulate
+
+    @property
     def steps(self) -> float:
         """How many steps this training may take, or infinity."""
         o = self.options
-        bounds = [o.steps, None if o.epochs is None else max(1, math.ceil(o.epochs * self.task.batches))]
+        bounds = [o.steps, None if o.epochs is None else max(1, math.ceil(o.epochs * self.epoch))]
         return min((bound for bound in bounds if bound is not None), default=math.inf)
 
     @property
@@ -67,15 +72,13 @@ class Training:
         return o.rate * rising * falling
 
     def advance(self) -> dict[str, float]:
-        """One step: forward over a window, back through time, clip, update. What it measured, for the log."""
+        """One step: forward over its windows, back through time, clip, update. What it measured, for the log."""
         began, o = time.perf_counter(), self.options
         rate = self.rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.task.loss(self.step, self.state)
-        self.refuse_infinite(loss.value, "loss")
         self.optimizer.zero_grad(set_to_none=True)
-        loss.objective.backward()
+        loss = self.differentiate()
         norm = nn.utils.clip_grad_norm_(self.task.model.parameters(), o.clip_norm or math.inf).item()
         if o.clip_value is not None:
             nn.utils.clip_grad_value_(self.task.model.parameters(), o.clip_value)
@@ -88,6 +91,16 @@ class Training:
         self.step += 1
         self.seconds += time.perf_counter() - began
         return {"train": loss.value, "smoothed": self.smoothed, "norm": norm, "rate": rate}
+
+    def differentiate(self) -> Loss:
+        """The gradient of the mean objective of a step's batches, the state carried through them: their mean loss."""
+        n, state, value = self.options.accumulate, self.state, 0.0
+        for k in range(self.step * n, (self.step + 1) * n):
+            loss = self.task.loss(k, state)
+            self.refuse_infinite(loss.value, "loss")
+            (loss.objective / n).backward()
+            state, value = loss.state, value + loss.value / n
+        return loss._replace(value=value)
 
     def refuse_infinite(self, value: float, what: str) -> None:
         """Errors: DivergenceError where a loss is no finite number."""
@@ -102,10 +115,10 @@ class Training:
         found = {f"model.{name}": value for name, value in self.task.model.state_dict().items()}
         found |= flatten(self.state, "state") | {"random": torch.get_rng_state()}
         for i, parameter in enumerate(self.parameters if self.step else []):
-            memory = self.optimizer.state.get(parameter, {})
-            for key in MEMORY[self.options.optimizer]:
-                like = torch.zeros(()) if key == "step" else parameter.detach()
-                found[f"optimizer.{i}.{key}"] = memory.get(key, like)
+            kept = self.optimizer.state.get(parameter, {})
+            for key in memory(self.options):
+                first = torch.zeros(()) if key == "step" else torch.zeros_like(parameter)  # before its first gradient
+                found[f"optimizer.{i}.{key}"] = kept.get(key, first)
         return found | {f"average.{i}": value for i, value in enumerate(self.average)}
 
     @property
@@ -152,8 +165,8 @@ class Training:
         )
         self.state = rebuild(self.state, tensors, "state")
         for i, parameter in enumerate(self.parameters if self.step else []):
-            memory = {key: tensors[f"optimizer.{i}.{key}"] for key in MEMORY[self.options.optimizer]}
-            self.optimizer.state[parameter] = memory
+            kept = {key: tensors[f"optimizer.{i}.{key}"] for key in memory(self.options)}
+            self.optimizer.state[parameter] = kept
         put([tensors[f"average.{i}"] for i in range(len(self.average))], self.average)
         self.folder.cut("log.jsonl", place.log)
         self.folder.cut("samples.txt", place.samples)
