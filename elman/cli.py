@@ -60,7 +60,8 @@ Each command explains itself: elman train text --help, elman predict --help
 
 WIDE = 2000  # columns of a table that is to be printed whole
 BOUNDS = ("steps", "epochs", "seconds")
-FREE = {"run", "resume", *BOUNDS, "report_every", "validate_every", "sample_every"}  # what --resume may change
+# what --resume may change
+FREE = {"run", "resume", *BOUNDS, "early_stop", "report_every", "validate_every", "sample_every"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -275,6 +275,8 @@ TRAINING = {
     "a step of fractions": place({"step": 1.5}),
     "a step below zero": place({"step": -1}),
     "a step beyond all": place({"step": 10**40}),
+    "measurements below zero": place({"stale": -1}),
+    "falls below zero": place({"falls": -1}),
     "seconds of none": place({"seconds": None}),
     "a log of fractions": place({"log": 1.5}),
 }

@@ -36,8 +36,16 @@ class TrainOptions:
     """Of sgd and rmsprop: how much of the last update goes into the next, 0 to below 1."""
     rate: float = 6e-3
     """Learning rate, at its highest."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """How the rate falls: cosine to zero at the end, or not at all."""
+    schedule: Literal["cosine", "constant", "plateau"] = "cosine"
+    """How the rate falls: cosine to zero at the end, not at all, or each time that the validation score stalls."""
+    patience: int = 3
+    """With --schedule plateau: the rate falls each time that the first validation score has not become better for so
+    many measurements."""
+    plateau_factor: float = 0.5
+    """With --schedule plateau: what the rate is multiplied by."""
+    early_stop: int | None = None
+    """End the training when the first validation score has not become better for so many measurements; None: not.
+    The run has then reached its end; --resume goes on with a larger number."""
     warmup: int = 50
     """Steps over which the rate first rises from zero."""
     decay: float = 0.01
@@ -87,7 +95,7 @@ class SampleOptions:
 AT_LEAST: Mapping[str, float] = {
     "steps": 1, "epochs": 1e-9, "seconds": 1e-9, "seed": 0, "rate": 0, "warmup": 0, "decay": 0, "clip_norm": 1e-9,
     "clip_value": 1e-9, "average": 0,
-    "momentum": 0, "accumulate": 1,
+    "momentum": 0, "patience": 1, "plateau_factor": 1e-9, "early_stop": 1, "accumulate": 1,
     "report_every": 1, "validate_every": 1, "sample_every": 1, "smoothing": 0,
 }  # fmt: skip
 
@@ -110,8 +118,8 @@ def check_below_one(options: object, *names: str) -> None:
 
 
 def check_training(options: TrainOptions) -> None:
-    """Errors: OptionError naming an option of the optimiser that cannot be."""
-    check_below_one(options, "momentum")
+    """Errors: OptionError naming an option of the optimiser or the schedule that cannot be."""
+    check_below_one(options, "momentum", "plateau_factor")
     if options.momentum and options.optimizer not in ("sgd", "rmsprop"):
         raise OptionError(f"--momentum {options.momentum:g}: {options.optimizer} takes none, only sgd and rmsprop do")
     parse_rules(options.decay_rules)

@@ -40,7 +40,7 @@ def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -
     with interruptible() as stop, report.bar():
         if run.step == 0:
             run.show_sample()
-        while run.progress < 1 and not stop:
+        while not run.over and not stop:
             measured = run.advance()
             report.tick(run.progress)
             if run.due(o.report_every, epoch):
@@ -50,13 +50,21 @@ def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -
                 run.show_sample()
             if run.progress < 1 and run.due(o.validate_every, epoch):
                 run.validate()
-        if run.progress < 1:
+        if not run.over:
             run.save(weights=run.best is None or o.keep == "last")
-        else:
+            return stop[0]
+        if run.progress >= 1:
             run.show_sample()
             run.validate()
-            folder.load_into(task.model, "model.safetensors")
-    return 0 if run.progress >= 1 else stop[0]
+        else:
+            report.say(f"stopped early at step {run.step:,}: {stalled(run)}")
+        folder.load_into(task.model, "model.safetensors")
+    return 0
+
+
+def stalled(run: Training) -> str:
+    """Why a run has ended early, for people."""
+    return f"the validation score has not become better for {run.stall.stale} measurements"
 
 
 def describe(task: Task) -> dict[str, Any]:
@@ -69,7 +77,12 @@ def describe(task: Task) -> dict[str, Any]:
 
 def refuse_finished(run: Training) -> None:
     """Errors: OptionError when nothing is left to do."""
-    if run.progress >= 1:
+    if run.over and run.progress < 1:
+        raise OptionError(
+            f"{run.folder.path} has stopped early, at step {run.step}: {stalled(run)}; give a larger --early-stop to "
+            "go on"
+        )
+    if run.over:
         raise OptionError(
             f"{run.folder.path} has reached its end, step {run.step} after {run.seconds:.0f} s: give a larger --steps, "
             "--epochs or --seconds to go on"

@@ -19,6 +19,7 @@ from elman.errors import DivergenceError, OptionError, RunError
 from elman.task.base import Loss, Task
 from elman.task.options import TrainOptions, from_json
 from elman.train.optimizers import make_optimizer, memory
+from elman.train.schedule import Stall, learning_rate, refuse_unvalidated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class Place:
     best: float | None  # the first score of the weights that are kept
     log: int
     samples: int
+    stale: int = 0  # how the validation score has stalled, see Stall
+    falls: int = 0
 
 
 class Training:
@@ -39,11 +42,13 @@ class Training:
     def __init__(self, task: Task, folder: RunFolder, report: Report) -> None:
         self.task, self.folder, self.report = task, folder, report
         self.options: TrainOptions = task.options
+        refuse_unvalidated(task)
         self.optimizer = make_optimizer(task.model, self.options)
         self.step = 0
         self.seconds = 0.0
         self.smoothed = task.guess
         self.best: float | None = None
+        self.stall = Stall()
         self.state: Any = task.initial()
         self.average = [p.detach().clone() for p in self.parameters] if self.options.average else []
 
@@ -64,12 +69,14 @@ class Training:
         """The part that is done, 0 to 1, by steps or by time, whichever is further."""
         return min(1.0, max(self.step / self.steps, self.seconds / (self.options.seconds or math.inf)))
 
+    @property
+    def over(self) -> bool:
+        """Whether training has come to its end: its bound, or an early one."""
+        return self.progress >= 1 or self.stall.ends(self.options)
+
     def rate(self) -> float:
         """The learning rate of the next step."""
-        o = self.options
-        rising = min(1.0, (self.step + 1) / o.warmup) if o.warmup else 1.0
-        falling = 0.5 * (1 + math.cos(math.pi * self.progress)) if o.schedule == "cosine" else 1.0
-        return o.rate * rising * falling
+        return learning_rate(self.options, self.step, self.progress, self.stall.falls)
 
     def advance(self) -> dict[str, float]:
         """One step: forward over its windows, back through time, clip, update. What it measured, for the log."""
@@ -140,8 +147,9 @@ class Training:
         """A checkpoint from which training goes on as if it had not stopped, and the weights to be used, if wanted."""
         log, samples = self.folder.size("log.jsonl"), self.folder.size("samples.txt")
         place = Place(
-            step=self.step, seconds=self.seconds, smoothed=self.smoothed, best=self.best, log=log, samples=samples
-        )
+            step=self.step, seconds=self.seconds, smoothed=self.smoothed, best=self.best, log=log, samples=samples,
+            stale=self.stall.stale, falls=self.stall.falls,
+        )  # fmt: skip
         self.folder.write_tensors("training.safetensors", self.tensors(), {"training": json.dumps(asdict(place))})
         if weights:
             with self.averaged():
@@ -153,9 +161,10 @@ class Training:
         tensors, about = self.folder.read_tensors("training.safetensors")
         try:
             place = from_json(Place, json.loads(about.get("training", "null")))
-            if min(place.step, place.seconds, place.log, place.samples) < 0:
+            if min(place.step, place.seconds, place.log, place.samples, place.stale, place.falls) < 0:
                 raise OptionError("a negative position")
             self.step, self.seconds, self.smoothed, self.best = place.step, place.seconds, place.smoothed, place.best
+            self.stall = Stall(place.stale, place.falls)
             match(self.tensors(), tensors, where)
             torch.set_rng_state(tensors["random"])
         except (ValueError, RecursionError, RuntimeError) as error:
@@ -197,6 +206,7 @@ class Training:
         if scores:
             first = next(iter(scores.values())).value
             better = self.is_better(first)
+            self.stall.note(better and first is not None and first != self.best, self.options)
             self.best = first if better else self.best
             self.log(validation={name: score.value for name, score in scores.items()})
             self.report.validation(self.step, self.seconds, scores)
