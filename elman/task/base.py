@@ -12,12 +12,29 @@ from elman.errors import OptionError
 from elman.task.options import Recipe, SampleOptions, TrainOptions
 
 
+class Share(NamedTuple):
+    """Which rows of each batch a process reads: one of every `of` rows, from its own number on; by itself, all."""
+
+    number: int = 0
+    of: int = 1
+
+    @property
+    def rows(self) -> slice:
+        """Those of a batch that are its own. In batches sorted by length, no process has all the long ones."""
+        return slice(self.number, None, self.of)
+
+    def size(self, batch: int) -> int:
+        """How many they are."""
+        return len(range(batch)[self.rows])
+
+
 class Loss(NamedTuple):
-    """What one training batch gives."""
+    """What one training batch gives, or a process's share of it."""
 
     objective: Tensor  # to be differentiated
     value: float  # to be shown, in the task's own unit
     state: Any = ()  # carried to the next batch, detached
+    weight: float = 1.0  # how much both are the mean of, as symbols or examples, beside other shares of the batch
 
 
 class Score(NamedTuple):
@@ -58,6 +75,8 @@ class Task(ABC):
 
     options: Any
     model: nn.Module
+    share: Share = Share()
+    """Which rows of each training batch are read here; others where processes train together."""
     state: Any = None
     """What `predict` goes on from and leaves behind, where it was given a state; see `first_state`."""
 
@@ -95,12 +114,12 @@ class Task(ABC):
         """What is trained on what, for people: rows of name and text; "backend" among them."""
 
     def initial(self) -> Any:
-        """The state before the first batch; nothing where no state is carried from batch to batch."""
+        """The state before the first batch, rows of the share first; nothing where none is carried on."""
         return ()
 
     @abstractmethod
     def loss(self, k: int, state: Any) -> Loss:
-        """The k-th batch of the training, counted over all epochs."""
+        """The share of the k-th batch of the training, counted over all epochs."""
 
     @abstractmethod
     def in_units(self, value: float) -> str:

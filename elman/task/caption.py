@@ -18,7 +18,7 @@ from elman.data.lexicon import Lexicon
 from elman.data.shapes import drawn_shapes
 from elman.errors import DataError, OptionError
 from elman.module import ways
-from elman.task.base import Score, Scores
+from elman.task.base import Loss, Score, Scores
 from elman.task.bleu import bleu, has_bleu
 from elman.task.captioner import Captioner, Seen, Told
 from elman.task.networks import CellName
@@ -187,11 +187,12 @@ class Caption(Supervised[Captioned]):
         ids = [self.words.ids(words_of(text)[: self.longest]) for e in examples for text in e.captions]
         return torch.tensor(whose), pad_sequence(ids), torch.tensor([len(i) for i in ids])
 
-    def objective(self, examples: list[Captioned]) -> tuple[Tensor, float]:
+    def objective(self, examples: list[Captioned]) -> Loss:
         whose, y, lengths = self.captions(examples)
         log_p = self.model(*self.sight.batch(examples), whose, y, lengths)
-        loss = -log_p.sum() / (lengths + 1).sum()
-        return loss, loss.item()
+        words = (lengths + 1).sum()
+        loss = -log_p.sum() / words
+        return Loss(loss, loss.item(), weight=words.item())
 
     def sample(self, k: int) -> str:
         """Captions found for three pictures, each after its true one."""

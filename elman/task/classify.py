@@ -16,7 +16,7 @@ from elman.data.labelled import Labelled
 from elman.data.lexicon import Lexicon
 from elman.errors import DataError, OptionError
 from elman.module import Grid, ways
-from elman.task.base import Score, Scores
+from elman.task.base import Loss, Score, Scores
 from elman.task.classify_options import RECIPES, Options
 from elman.task.networks import Words, pooled, stack
 from elman.task.options import Recipe
@@ -151,10 +151,10 @@ class Classify(Supervised[Example]):
             "backend": ways(self.model, x, lengths),
         }
 
-    def objective(self, examples: list[Example]) -> tuple[Tensor, float]:
+    def objective(self, examples: list[Example]) -> Loss:
         logits = self.model(*self.reading.batch(examples, training=True))
         loss = F.cross_entropy(logits, self.targets(examples), label_smoothing=self.options.smooth)
-        return loss, loss.item()
+        return Loss(loss, loss.item(), weight=len(examples))
 
     def targets(self, examples: list[Example]) -> Tensor:
         """Numbers of labels (B,). Errors: DataError naming the example whose label training did not have."""

@@ -104,35 +104,35 @@ class Regress(Rows):
         losses = pinball(out, y, torch.tensor(levels)) if levels else (out.squeeze(-1) - y) ** 2
         return (losses * seen).sum() / seen.sum().clamp(min=1)
 
-    def objective(self, examples: list[Window]) -> tuple[Tensor, float]:
-        objective, value, _ = self.step(examples, None)
-        return objective, value
+    def objective(self, examples: list[Window]) -> Loss:
+        return self.step(examples, None)._replace(state=())
 
-    def step(self, examples: list[Window], state: Any, reset: Tensor | None = None) -> tuple[Tensor, float, Any]:
+    def step(self, examples: list[Window], state: Any, reset: Tensor | None = None) -> Loss:
         """The loss of a batch, what is shown of it, and the state after it."""
         inputs, (y, seen) = self.batch(examples), self.asked(examples)
         if self.options.horizon:
             loss = self.error(self.model(inputs), y, seen)
-            return loss, loss.item(), None
+            return Loss(loss, loss.item(), weight=seen.sum().item())
         out, state = self.model(inputs, state, reset)
         loss, alone = self.error(out, y, seen), self.follower.without_memory(inputs)
-        return loss if alone is None else loss + self.error(alone, y, seen), loss.item(), state
+        both = loss if alone is None else loss + self.error(alone, y, seen)
+        return Loss(both, loss.item(), state, weight=seen.sum().item())
 
     def initial(self) -> Any:
-        return self.follower.initial(self.options.batch) if self.options.carry else ()
+        return self.follower.initial(self.share.size(self.options.batch)) if self.options.carry else ()
 
     def loss(self, k: int, state: Any) -> Loss:
         """The k-th batch; with --carry from the state carried so far, or a fresh one where rows do not go on."""
         if not self.options.carry:
             return super().loss(k, state)
         self.model.train()
-        numbers = self._batches[k]
+        numbers = self._batches[k][self.share.rows]
         examples = [self.training[i] for i in numbers]
         fresh = [k % self.batches == 0 or not follows(w, self.training[i - 1]) for i, w in zip(numbers, examples)]
         reset = torch.zeros(self.options.context, len(examples), dtype=torch.bool)
         reset[0] = torch.tensor(fresh)
-        objective, value, state = self.step(examples, state, reset)
-        return Loss(objective, value, tuple(layer._make(v.detach() for v in layer) for layer in state))
+        loss = self.step(examples, state, reset)
+        return loss._replace(state=tuple(layer._make(v.detach() for v in layer) for layer in loss.state))
 
     # use
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import torch
 import tyro
-from torch import Tensor, nn
+from torch import nn
 
 from elman.data.batches import Batches, in_turn
 from elman.data.download import kept, located
@@ -105,8 +105,8 @@ class Supervised(Task, Generic[E]):
         """Steps of an example, by which batches are put together."""
 
     @abstractmethod
-    def objective(self, examples: list[E]) -> tuple[Tensor, float]:
-        """The loss of a batch, to be differentiated, and what is shown of it."""
+    def objective(self, examples: list[E]) -> Loss:
+        """The mean loss of examples, what is shown of it, and what it is the mean of."""
 
     @abstractmethod
     def measure(self, examples: list[E], tick: Callable[[int], None]) -> Scores:
@@ -162,8 +162,10 @@ class Supervised(Task, Generic[E]):
 
     def loss(self, k: int, state: Any) -> Loss:
         self.model.train()
-        objective, value = self.objective([self.training[i] for i in self._batches[k]])
-        return Loss(objective, value)
+        examples = [self.training[i] for i in self._batches[k][self.share.rows]]
+        if not examples:  # a last batch that is smaller than there are processes
+            return Loss(torch.zeros(()), 0.0, weight=0)
+        return self.objective(examples)
 
     def validate(self) -> Scores:
         return self.figures(self.held_back) if self.has_validation else {}

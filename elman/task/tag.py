@@ -20,7 +20,7 @@ from elman.data.lexicon import Lexicon
 from elman.data.tagged import Tagged, read_tagged, read_words
 from elman.errors import DataError
 from elman.module import ways
-from elman.task.base import Score, Scores
+from elman.task.base import Loss, Score, Scores
 from elman.task.networks import CellName
 from elman.task.options import Recipe, check_below_one, check_ranges
 from elman.task.spans import is_bio, span_f1
@@ -168,11 +168,11 @@ class Tag(Supervised[Tagged]):
             "backend": ways(self.model, self.batch(self.training[:2])),
         }
 
-    def objective(self, examples: list[Tagged]) -> tuple[Tensor, float]:
+    def objective(self, examples: list[Tagged]) -> Loss:
         logits = self.model(self.batch(examples))  # (T, B, K)
         targets = pad_sequence(self.targets(examples), padding_value=NO_TAG)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NO_TAG)
-        return loss, loss.item()
+        return Loss(loss, loss.item(), weight=sum(map(self.length, examples)))
 
     # use
 

@@ -128,15 +128,15 @@ class Text(Task):
         rows = {"data": data, "split": parts, "reading": reading, "model": f"{o.cell} {wide}, dropout {o.dropout:g}"}
         if o.loss == "window":
             rows["loss"] = f"summed over a window; smoothed from -{o.window} ln(1/{V}) = {o.window * self.guess:.2f}"
-        rows["backend"] = ways(self.model, self._streams[0][0])
+        rows["backend"] = ways(self.model, self._streams[0][0][:, self.share.rows])
         return rows
 
     def initial(self) -> Any:
-        return self.model.initial(self.options.batch)
+        return self.model.initial(self.share.size(self.options.batch))
 
     def loss(self, k: int, state: Any) -> Loss:
         """The k-th window, from the state carried so far, or a fresh one where an epoch begins."""
-        x, y = self._streams[k]
+        x, y = (ids[:, self.share.rows] for ids in self._streams[k])
         if self._streams.fresh(k):
             state = self.initial()
         elif self.options.reset:

@@ -15,7 +15,7 @@ from torch import Tensor
 from elman.data.lexicon import Lexicon
 from elman.errors import DataError, OptionError
 from elman.module import ways
-from elman.task.base import Score, Scores
+from elman.task.base import Loss, Score, Scores
 from elman.task.ctc import aligned, frames_needed
 from elman.task.fusion import read_text_model
 from elman.task.hearing import Hearing, Recording
@@ -225,11 +225,12 @@ class Transcribe(Supervised[Recording]):
         sizes = torch.tensor([len(t) for t in targets])
         return F.ctc_loss(log_p, torch.cat(targets), lengths, sizes, self.blank, "none", zero_infinity=True)
 
-    def objective(self, examples: list[Recording]) -> tuple[Tensor, float]:
+    def objective(self, examples: list[Recording]) -> Loss:
         targets = self.targets(examples)
         x, lengths = self.hearing.batch(examples, training=True)
-        loss = self.ctc(self.model(x, lengths), lengths, targets).sum() / sum(map(len, targets))
-        return loss, loss.item()
+        symbols = sum(map(len, targets))
+        loss = self.ctc(self.model(x, lengths), lengths, targets).sum() / symbols
+        return Loss(loss, loss.item(), weight=symbols)
 
     # use
 

@@ -20,7 +20,7 @@ from elman.data.pieces import Pieces, found, joined, restored
 from elman.errors import DataError, OptionError
 from elman.module import ways
 from elman.task.alignment import Translation, answer, drawn, shown
-from elman.task.base import Score, Scores
+from elman.task.base import Loss, Score, Scores
 from elman.task.bleu import bleu, require_bleu
 from elman.task.options import Recipe, check_below_one, check_ranges
 from elman.task.supervised import Supervised, SupervisedOptions
@@ -196,8 +196,10 @@ class Translate(Supervised[Pair]):
             "backend": ways(self.model, *self.batches_of(self.training[:2])),
         }
 
-    def objective(self, examples: list[Pair]) -> tuple[Tensor, float]:
-        return smoothed(self.model(*self.batches_of(examples)), self.options.smooth)
+    def objective(self, examples: list[Pair]) -> Loss:
+        taught = self.model(*self.batches_of(examples))
+        objective, value = smoothed(taught, self.options.smooth)
+        return Loss(objective, value, weight=len(taught.target))
 
     def validate(self) -> Scores:
         """By the likeliest piece at each step and of 500 pairs at most, for speed; `score` searches in all."""
