@@ -40,7 +40,7 @@ from elman.runs import Run, as_json, compared, listed, runs_in
 from elman.task import TASKS
 from elman.task.base import Scores
 from elman.task.options import from_json
-from elman.train import check_same_data, train
+from elman.train import Processes, check_same_data, joined, train
 
 USAGE = """elman: write the step; elman unfolds it through time.
 
@@ -123,16 +123,26 @@ def run_train(words: list[str]) -> int:
         return 0
     if words[0] not in TASKS:
         raise OptionError(f"unknown task {words[0]!r}: it is one of {', '.join(TASKS)}, as in: elman train text FILE")
-    task, words = TASKS[words[0]], words[1:]
+    with joined() as processes:
+        return begin(TASKS[words[0]], words[1:], processes)
+
+
+def begin(task: Any, words: list[str], processes: Processes) -> int:
+    """A new run, or one that goes on. Errors: ElmanError."""
     name, words = take_recipe(task, words)
     recipe = task.recipes[name or "default"]
     asked: Any = parse(task.options_type, words, f"elman train {task.name}", recipe.options, help_of(task))
-    if asked.resume:
-        return resume(task, words, asked.run, recipe.options if name else None)
+    if processes.restarts and not asked.run:
+        raise OptionError("--max-restarts starts the same command again: name the run to go on with by --run")
+    if asked.resume or (processes.restarts and (Path(asked.run) / "config.json").exists()):
+        return resume(task, words, asked.run, recipe.options if name else None, processes)
     if asked.steps is None and asked.epochs is None and asked.seconds is None:
         asked = replace(asked, steps=recipe.steps, epochs=recipe.epochs, seconds=recipe.seconds)
-    made = task(asked)
-    return carry_through(made, RunFolder.create(asked.run, task.name), resumed=False)
+    with processes.in_turn():
+        made = task(asked)
+    processes.divide(made)
+    folder = processes.folder(lambda: RunFolder.create(asked.run, task.name))
+    return carry_through(made, folder, processes, resumed=False)
 
 
 def take_recipe(task: Any, words: list[str]) -> tuple[str | None, list[str]]:
@@ -160,9 +170,9 @@ def help_of(task: Any) -> str:
     )
 
 
-def resume(task: Any, words: list[str], name: str | None, recipe: Any) -> int:
+def resume(task: Any, words: list[str], name: str | None, recipe: Any, processes: Processes) -> int:
     """Go on with a run, under its own options; only its bounds and what it prints may be changed."""
-    folder = RunFolder.newest(task.name) if name is None else RunFolder.open(name)
+    folder = processes.folder(lambda: RunFolder.newest(task.name) if name is None else RunFolder.open(name))
     made, config = reopen(folder, task.name)
     base = replace(recipe or made.options, **dict.fromkeys(BOUNDS))
     asked = parse(task.options_type, words, f"elman train {task.name}", base, "")
@@ -175,17 +185,19 @@ def resume(task: Any, words: list[str], name: str | None, recipe: Any) -> int:
     if all(getattr(asked, bound) is None for bound in BOUNDS):
         asked = replace(asked, **{bound: getattr(made.options, bound) for bound in BOUNDS})
     made.options = asked
-    check_same_data(made, config.get("data"), folder)
-    return carry_through(made, folder, resumed=True)
+    with processes.in_turn():
+        check_same_data(made, config.get("data"), folder)
+    processes.divide(made)
+    return carry_through(made, folder, processes, resumed=True)
 
 
-def carry_through(task: Any, folder: RunFolder, resumed: bool) -> int:
+def carry_through(task: Any, folder: RunFolder, processes: Processes, resumed: bool) -> int:
     """Train, then score; where a signal ended it, say how to go on."""
-    report = Report()
-    if signal := train(task, folder, report, resumed):
+    report = processes.report()
+    if signal := train(task, folder, report, resumed, processes):
         report.say(f"stopped and saved; go on with: elman train {task.name} --run {folder.path} --resume")
         return 128 + signal
-    if task.has_validation:
+    if task.has_validation and processes.leads:
         report.scores(measured(report.console, task, ()))
     verb = "sample" if task.writes else "predict"
     report.say(f"next: elman {verb} {folder.path}{'' if task.writes else ' FILE'}")

@@ -42,7 +42,8 @@ class Report:
         rows = task.about()
         backend = rows.pop("backend")
         rows["parameters"] = f"{sum(p.numel() for p in task.model.parameters()):,}"
-        rows["backend"] = f"{backend}; cpu, {torch.get_num_threads()} threads"
+        each = f" in each of {task.share.of} processes" if task.share.of > 1 else ""
+        rows["backend"] = f"{backend}; cpu, {torch.get_num_threads()} threads{each}"
         rows["run"] = (
             f"{folder.path}, {'from step ' + format(step, ',') if step else 'new'}, until {' or '.join(bounds)}"
         )

@@ -38,7 +38,7 @@ class DivergenceError(ElmanError, ArithmeticError):
 
 
 class RunError(ElmanError, OSError):
-    """A run folder is missing, damaged, or cannot be written."""
+    """A run folder is missing, damaged, or cannot be written; or processes that trained into it have ended."""
 
 
 class BackendWarning(UserWarning):

@@ -1,5 +1,6 @@
 """The training loop, written once. It sees a task only through the Task protocol."""
 
 from elman.train.loop import check_same_data, train
+from elman.train.processes import Processes, joined
 
-__all__ = ["check_same_data", "train"]
+__all__ = ["Processes", "check_same_data", "joined", "train"]

@@ -11,25 +11,28 @@ from elman.checkpoint import RunFolder
 from elman.console import Report
 from elman.errors import OptionError, RunError
 from elman.task.base import Task
+from elman.train.processes import Processes
 from elman.train.signals import interruptible
 from elman.train.training import Training
 
 SELDOM = 50  # steps: what happens once an epoch happens no more often
 
 
-def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -> int:
+def train(
+    task: Task, folder: RunFolder, report: Report, resume: bool = False, processes: Processes = Processes()
+) -> int:
     """Train until the bound of the options. 0 when it was reached, else the number of the signal that ended it earlier.
 
     Either way the run folder holds a checkpoint of the last whole step. Errors: DivergenceError, RunError.
     """
     if resume:
-        run = Training(task, folder, report)
+        run = Training(task, folder, report, processes)
         run.load()
         refuse_finished(run)
         folder.write_json("config.json", describe(task))
     else:
         with folder.whole():
-            run = Training(task, folder, report)
+            run = Training(task, folder, report, processes)
             for name, value in task.files.items():
                 folder.write_json(name, value)
             run.save()
@@ -40,7 +43,7 @@ def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -
     with interruptible() as stop, report.bar():
         if run.step == 0:
             run.show_sample()
-        while not run.over and not stop:
+        while not run.over and not (signal := processes.most(stop[0] if stop else 0)):
             measured = run.advance()
             report.tick(run.progress)
             if run.due(o.report_every, epoch):
@@ -52,7 +55,7 @@ def train(task: Task, folder: RunFolder, report: Report, resume: bool = False) -
                 run.validate()
         if not run.over:
             run.save(weights=run.best is None or o.keep == "last")
-            return stop[0]
+            return signal
         if run.progress >= 1:
             run.show_sample()
             run.validate()

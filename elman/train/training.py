@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from elman.checkpoint import RunFolder, flatten, match, rebuild
 from elman.console import Report
 from elman.errors import DivergenceError, OptionError, RunError
-from elman.task.base import Loss, Task
+from elman.task.base import Loss, Score, Scores, Task
 from elman.task.options import TrainOptions, from_json
 from elman.train.optimizers import make_optimizer, memory
+from elman.train.processes import Processes
 from elman.train.schedule import Stall, learning_rate, refuse_unvalidated
 
 
@@ -39,8 +40,8 @@ class Place:
 class Training:
     """A task in training: its optimiser, where it is, and the state carried from window to window."""
 
-    def __init__(self, task: Task, folder: RunFolder, report: Report) -> None:
-        self.task, self.folder, self.report = task, folder, report
+    def __init__(self, task: Task, folder: RunFolder, report: Report, processes: Processes = Processes()) -> None:
+        self.task, self.folder, self.report, self.processes = task, folder, report, processes
         self.options: TrainOptions = task.options
         refuse_unvalidated(task)
         self.optimizer = make_optimizer(task.model, self.options)
@@ -96,17 +97,18 @@ class Training:
         self.state = loss.state
         self.smoothed = o.smoothing * self.smoothed + (1 - o.smoothing) * loss.value
         self.step += 1
-        self.seconds += time.perf_counter() - began
+        self.seconds = self.processes.told(self.seconds + time.perf_counter() - began)
         return {"train": loss.value, "smoothed": self.smoothed, "norm": norm, "rate": rate}
 
     def differentiate(self) -> Loss:
         """The gradient of the mean objective of a step's batches, the state carried through them: their mean loss."""
         n, state, value = self.options.accumulate, self.state, 0.0
         for k in range(self.step * n, (self.step + 1) * n):
-            loss = self.task.loss(k, state)
+            loss = self.processes.combined(self.task.loss(k, state))
             self.refuse_infinite(loss.value, "loss")
             (loss.objective / n).backward()
             state, value = loss.state, value + loss.value / n
+        self.processes.add_gradients(self.parameters)
         return loss._replace(value=value)
 
     def refuse_infinite(self, value: float, what: str) -> None:
@@ -120,7 +122,7 @@ class Training:
     def tensors(self) -> dict[str, Tensor]:
         """All that training goes on from, by name, in tensors that are its own or like its own."""
         found = {f"model.{name}": value for name, value in self.task.model.state_dict().items()}
-        found |= flatten(self.state, "state") | {"random": torch.get_rng_state()}
+        found |= self.processes.whole(flatten(self.state, "state")) | {"random": torch.get_rng_state()}
         for i, parameter in enumerate(self.parameters if self.step else []):
             kept = self.optimizer.state.get(parameter, {})
             for key in memory(self.options):
@@ -150,15 +152,18 @@ class Training:
             step=self.step, seconds=self.seconds, smoothed=self.smoothed, best=self.best, log=log, samples=samples,
             stale=self.stall.stale, falls=self.stall.falls,
         )  # fmt: skip
-        self.folder.write_tensors("training.safetensors", self.tensors(), {"training": json.dumps(asdict(place))})
+        tensors = self.tensors() | self.processes.random()
+        self.folder.write_tensors("training.safetensors", tensors, {"training": json.dumps(asdict(place))})
         if weights:
             with self.averaged():
                 self.folder.write_tensors("model.safetensors", self.task.model.state_dict())
+        self.processes.meet()
 
     def load(self) -> None:
         """Go back to the last checkpoint. Errors: RunError where it is damaged or of another model."""
         where = str(self.folder.path / "training.safetensors")
         tensors, about = self.folder.read_tensors("training.safetensors")
+        others = {name: tensors.pop(name) for name in [*tensors] if name.startswith("random.")}
         try:
             place = from_json(Place, json.loads(about.get("training", "null")))
             if min(place.step, place.seconds, place.log, place.samples, place.stale, place.falls) < 0:
@@ -166,13 +171,14 @@ class Training:
             self.step, self.seconds, self.smoothed, self.best = place.step, place.seconds, place.smoothed, place.best
             self.stall = Stall(place.stale, place.falls)
             match(self.tensors(), tensors, where)
-            torch.set_rng_state(tensors["random"])
+            self.processes.draw_from(tensors | others)
         except (ValueError, RecursionError, RuntimeError) as error:
             raise RunError(f"{where} is damaged ({error}); restore it, or train again") from None
         self.task.model.load_state_dict(
             {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
         )
-        self.state = rebuild(self.state, tensors, "state")
+        own = {name: value[self.task.share.rows] for name, value in tensors.items() if name.startswith("state.")}
+        self.state = rebuild(self.state, own, "state")
         for i, parameter in enumerate(self.parameters if self.step else []):
             kept = {key: tensors[f"optimizer.{i}.{key}"] for key in memory(self.options)}
             self.optimizer.state[parameter] = kept
@@ -181,6 +187,8 @@ class Training:
         self.folder.cut("samples.txt", place.samples)
 
     def show_sample(self) -> None:
+        if not self.processes.leads:
+            return
         with self.averaged():
             text = self.task.sample(self.step)
         if text:
@@ -195,10 +203,12 @@ class Training:
 
     def validate(self) -> None:
         """Measure on the validation part, and save: the weights too if they are the best so far, or none is."""
-        began = time.perf_counter()
-        with self.averaged():
-            scores = self.task.validate()
-        self.seconds += time.perf_counter() - began
+        began, scores = time.perf_counter(), Scores()
+        if self.processes.leads:
+            with self.averaged():
+                scores = self.task.validate()
+        self.seconds = self.processes.told(self.seconds + time.perf_counter() - began)
+        scores = {name: Score(*score) for name, score in self.processes.told(scores).items()}
         for name, score in scores.items():
             if score.value is not None:
                 self.refuse_infinite(score.value, f"validation ({name})")
