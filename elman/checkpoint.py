@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from elman.errors import RunError
+from elman.tensors import missing, packed, read_tensors
 
-CHECKSUM = "sha256"  # in the text beside tensors
+NEWEST = "training.safetensors"
 
 
 class RunFolder:
     """One training run on disk.
 
     config.json (task, options, data), vocabulary.json and other files of the task, model.safetensors (weights),
-    training.safetensors (all that an exact resume needs), log.jsonl, samples.txt.
+    training.safetensors (all that an exact resume needs), training-STEP.safetensors (the same at earlier steps),
+    log.jsonl, samples.txt.
     Errors: RunError naming the file, what is wrong with it and what to do.
     """
 
@@ -38,11 +37,17 @@ class RunFolder:
         if (path / "config.json").exists():
             raise RunError(f"{path} already holds a run: go on with it by --resume, or name another folder with --run")
         try:
+            new = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
+            for folder in new:
+                settle(folder.parent)
         except OSError as error:
             raise RunError(f"cannot make the run folder {path}: {error.strerror}; name another with --run") from None
         if any(path.iterdir()):
-            raise RunError(f"{path} is not empty and holds no run: name a new folder with --run")
+            raise RunError(
+                f"{path} is not empty and holds no run: name a new folder with --run, or remove this one, which a run "
+                "leaves that is killed before its first step"
+            )
         return cls(path)
 
     @staticmethod
@@ -72,10 +77,11 @@ class RunFolder:
     # JSON and lines of text
 
     def write_text(self, name: str, text: str) -> None:
+        """A page; what UTF-8 has no form for stands as a question mark in it."""
         self._replace(name, text.encode("utf-8", "replace"))
 
     def write_json(self, name: str, value: Any) -> None:
-        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        self._replace(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -112,6 +118,17 @@ class RunFolder:
         path = self.path / name
         return path.stat().st_size if path.exists() else 0
 
+    def settled(self, name: str) -> int:
+        """The size of a file that grows, once all of it is on the disk."""
+        if not self.size(name):
+            return 0
+        try:
+            with open(self.path / name, "ab") as file:
+                os.fsync(file.fileno())
+                return file.tell()
+        except OSError as error:
+            raise self._unwritable(name, error) from None
+
     def cut(self, name: str, size: int) -> None:
         """Take back what was added to a growing file after it had this size."""
         if self.size(name) > size:
@@ -124,40 +141,60 @@ class RunFolder:
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
         """Tensors by name, text beside them, and a checksum of both."""
-        whole = {key: value.detach().contiguous() for key, value in tensors.items()}
-        about = dict(about or {})
-        self._replace(name, save(whole, about | {CHECKSUM: checksum(whole, about)}))
-
-    def read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Tensors by name, and the text that was saved beside them."""
-        self._exists(name)
-        try:
-            with safe_open(str(self.path / name), framework="pt") as file:
-                tensors, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
-            if about.pop(CHECKSUM, None) != checksum(tensors, about):
-                raise ValueError("its checksum does not fit")
-        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-            raise RunError(
-                f"{self.path / name} is cut short or damaged ({error}); restore it, or train again"
-            ) from None
-        return tensors, about
+        self._replace(name, packed(tensors, about or {}))
 
     def load_into(self, model: nn.Module, name: str) -> None:
         """Copy weights into the model once every name, shape and type has been found right."""
-        tensors, _ = self.read_tensors(name)
-        match(model.state_dict(), tensors, str(self.path / name))
-        model.load_state_dict(tensors)
+        model.load_state_dict(read_tensors(self.path / name, model.state_dict()))
+
+    # checkpoints
+
+    def older(self) -> dict[int, Path]:
+        """The checkpoints that are kept beside the newest, by step."""
+        found = {path.stem.removeprefix("training-"): path for path in self.path.glob("training-*.safetensors")}
+        return {int(step): found[step] for step in sorted(filter(str.isdecimal, found), key=int)}
+
+    def checkpoint(self, step: int | None) -> Path:
+        """The newest, or the older one of a step. Errors: RunError where there is none of that step."""
+        older = self.older()
+        if step is not None and step not in older:
+            steps = ", ".join(map(str, older)) or "none"
+            raise RunError(f"{self.path} keeps no older checkpoint of step {step}: it keeps {steps}, by --checkpoints")
+        return self.path / NEWEST if step is None else older[step]
+
+    def retain(self, step: int) -> None:
+        """Let the newest checkpoint, which is of this step, stay as an older one when another takes its place."""
+        path = self.path / f"training-{step}.safetensors"
+        try:
+            if not path.exists():
+                os.link(self.path / NEWEST, path)
+        except OSError as error:
+            raise self._unwritable(path.name, error) from None
+
+    def go_back(self, step: int) -> None:
+        """Make an older checkpoint the newest, too."""
+        self._replace(NEWEST, self._read(self.checkpoint(step).name))
+
+    def forget(self, steps: Iterable[int]) -> None:
+        """Remove the older checkpoints of these steps."""
+        older = self.older()
+        for step in steps:
+            try:
+                older[step].unlink()
+            except OSError as error:
+                raise self._unwritable(older[step].name, error) from None
 
     # files
 
-    def _exists(self, name: str) -> None:
-        if not (self.path / name).is_file():
-            raise RunError(f"{self.path} is not a whole run folder: {name} is missing; restore it, or train again")
-
     def _read(self, name: str) -> bytes:
-        self._exists(name)
         try:
             return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            if name == "config.json":
+                raise RunError(
+                    f"{self.path} holds no run: it has no config.json, which is written when one begins"
+                ) from None
+            raise missing(self.path / name) from None
         except OSError as error:
             raise RunError(f"{self.path / name} cannot be read: {error.strerror}") from None
 
@@ -170,8 +207,10 @@ class RunFolder:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, self.path / name)
+            settle(self.path)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # in a folder that can be read only there is nothing to take away
+                part.unlink()
             raise self._unwritable(name, error) from None
 
     def _unwritable(self, name: str, error: OSError) -> RunError:
@@ -184,44 +223,15 @@ class RunFolder:
         )
 
 
-def checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
-    """SHA-256 of names, types, shapes and values, and of the text beside them."""
-    names = sorted(tensors)
-    kinds = [(name, str(tensors[name].dtype), tuple(tensors[name].shape)) for name in names]
-    found = hashlib.sha256(json.dumps([kinds, sorted(about.items())]).encode())
-    for name in names:
-        found.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
-def match(want: Mapping[str, Tensor], got: Mapping[str, Tensor], where: str) -> None:
-    """Errors: RunError naming the first tensor that is missing, unknown, or of another shape or type."""
-    for name, tensor in want.items():
-        if name not in got:
-            raise RunError(f"{where} lacks the tensor {name}: it is not of this model; restore it, or train again")
-        given = got[name]
-        if given.shape != tensor.shape or given.dtype != tensor.dtype:
-            raise RunError(
-                f"{where}: {name} is {tuple(given.shape)} of {given.dtype}, the model has {tuple(tensor.shape)} of "
-                f"{tensor.dtype}; restore the file that belongs to this run, or train again"
-            )
-        if given.is_floating_point() and not given.isfinite().all():
-            raise RunError(f"{where}: {name} holds values that are not finite; restore the file, or train again")
-    for name in got:
-        if name not in want:
-            raise RunError(f"{where} has the tensor {name}, which the model has not; restore the file of this run")
-
-
-def flatten(value: Any, name: str) -> dict[str, Tensor]:
-    """A nest of tuples of tensors as a flat dictionary: name.0.1 is value[0][1]."""
-    if isinstance(value, Tensor):
-        return {name: value}
-    return {key: tensor for i, part in enumerate(value) for key, tensor in flatten(part, f"{name}.{i}").items()}
-
-
-def rebuild(like: Any, tensors: Mapping[str, Tensor], name: str) -> Any:
-    """The nest that `flatten` took apart, in the form of `like`."""
-    if isinstance(like, Tensor):
-        return tensors[name]
-    parts = [rebuild(part, tensors, f"{name}.{i}") for i, part in enumerate(like)]
-    return like._make(parts) if hasattr(like, "_make") else tuple(parts)
+def settle(folder: Path) -> None:
+    """Put the names in a folder on the disk, if the system can: what was renamed outlasts a power cut."""
+    if os.name != "posix":
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems know this for files alone
+            raise
+    finally:
+        os.close(number)

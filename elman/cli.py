@@ -32,7 +32,7 @@ from elman.arguments import (
     SampleArguments,
     ShowArguments,
 )
-from elman.checkpoint import RunFolder, flatten, match, rebuild
+from elman.checkpoint import RunFolder
 from elman.console import Report
 from elman.errors import ElmanError, OptionError, RunError
 from elman.look.show import show
@@ -40,6 +40,7 @@ from elman.runs import Run, as_json, compared, listed, runs_in
 from elman.task import TASKS
 from elman.task.base import Scores
 from elman.task.options import from_json
+from elman.tensors import flatten, read_tensors, rebuild
 from elman.train import Processes, check_same_data, joined, train
 
 USAGE = """elman: write the step; elman unfolds it through time.
@@ -60,8 +61,8 @@ Each command explains itself: elman train text --help, elman predict --help
 
 WIDE = 2000  # columns of a table that is to be printed whole
 BOUNDS = ("steps", "epochs", "seconds")
-# what --resume may change
-FREE = {"run", "resume", *BOUNDS, "early_stop", "report_every", "validate_every", "sample_every"}
+PRINTED = ("report_every", "validate_every", "sample_every")
+FREE = {"run", "resume", "from_step", *BOUNDS, "early_stop", *PRINTED, "checkpoints"}  # what --resume may change
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,6 +137,8 @@ def begin(task: Any, words: list[str], processes: Processes) -> int:
         raise OptionError("--max-restarts starts the same command again: name the run to go on with by --run")
     if asked.resume or (processes.restarts and (Path(asked.run) / "config.json").exists()):
         return resume(task, words, asked.run, recipe.options if name else None, processes)
+    if asked.from_step is not None:
+        raise OptionError(f"--from-step {asked.from_step}: goes with --resume, and an older checkpoint of that run")
     if asked.steps is None and asked.epochs is None and asked.seconds is None:
         asked = replace(asked, steps=recipe.steps, epochs=recipe.epochs, seconds=recipe.seconds)
     with processes.in_turn():
@@ -247,9 +250,7 @@ def warm_state(task: Any, path: Path) -> Any:
     first = task.first_state()
     if not path.exists():
         return first
-    tensors, _ = RunFolder(path.parent).read_tensors(path.name)
-    match(flatten(first, "state"), tensors, str(path))
-    return rebuild(first, tensors, "state")
+    return rebuild(first, read_tensors(path, flatten(first, "state")), "state")
 
 
 def run_sample(words: list[str]) -> int:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from elman.checkpoint import RunFolder
 from elman.cli import main, one_line
+from elman.tensors import read_about
 
 SMALL = """--hidden 12 --embedding 5 --batch 4 --window 8 --steps 6 --sample-length 20 --report-every 2
 --validate-every 2""".split()
@@ -154,8 +155,9 @@ COMMANDS = {
     "latin.txt is not UTF-8 (byte 0xe9 at offset 3): use --level byte": ["train", "text", "latin.txt"],
     "--steps 0: must be at least 1": ["train", "text", "fox.txt", "--steps", "0"],
     "nowhere: no such run folder": ["sample", "nowhere"],
-    "runs/empty is not a whole run folder: config.json is missing": ["sample", "runs/empty"],
+    "runs/empty holds no run: it has no config.json, which is written when one begins": ["sample", "runs/empty"],
     "no run to go on with": ["train", "text", "--resume"],
+    "--from-step 5: goes with --resume": ["train", "text", "--from-step", "5"],
     "required": ["sample"],
     "File name too long": ["sample", "x" * 300],
     "runs is not empty and holds no run: name a new folder": ["train", "text", "fox.txt", "--run", "runs"],
@@ -285,7 +287,7 @@ TRAINING = {
 @pytest.mark.parametrize("what", TRAINING)
 def test_checkpoints_that_cannot_be(what, run, capsys):
     path = run / "training.safetensors"
-    tensors, about = RunFolder(run).read_tensors(path.name)
+    tensors, about = load_file(path), read_about(path)
     TRAINING[what](tensors, about)
     RunFolder(run).write_tensors(path.name, tensors, about)
     before = {file.name: file.read_bytes() for file in run.iterdir()}

@@ -1,6 +1,7 @@
 """Checkpoints damaged at random or made to do harm: each is one clear error, and costs no more than its own size."""
 
 import json
+import os
 import random
 import resource
 import struct
@@ -11,7 +12,8 @@ from safetensors.torch import save
 from torch import nn
 
 from elman import RunError
-from elman.checkpoint import CHECKSUM, RunFolder, checksum
+from elman.checkpoint import RunFolder
+from elman.tensors import CHECKSUM, checksum
 
 COUNT = 200  # of each kind: 2,000 in all
 
@@ -117,3 +119,17 @@ def test_an_undamaged_one_is_read(tmp_path):
     folder.write_tensors("t", whole)
     folder.load_into(model, "t")
     assert torch.equal(model.weight, whole["weight"])
+
+
+@pytest.mark.parametrize("name", ["weight", "more"])
+def test_a_huge_tensor_that_the_model_has_not_is_never_read(tmp_path, name):
+    """Half a gigabyte that takes no room on the disk: all in it fits but what the model wants."""
+    size, bias = 2**29, {"dtype": "F32", "shape": [6], "data_offsets": [0, 24]}
+    huge = {"dtype": "F32", "shape": [size // 4], "data_offsets": [24, 24 + size]}
+    header = packed({"bias": bias, name: huge}, b"")
+    (tmp_path / "t").write_bytes(header)
+    os.truncate(tmp_path / "t", len(header) + 24 + size)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(RunError, match="lacks the tensor weight|weight is .134217728,. of"):
+        RunFolder(tmp_path).load_into(nn.Linear(5, 6), "t")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 50_000

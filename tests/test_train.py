@@ -17,6 +17,7 @@ from elman.console import Report
 from elman.task.base import Score
 from elman.task.text import Text
 from elman.task.text_options import Options
+from elman.tensors import read_about
 from elman.train import train
 from elman.train.signals import STOPS, interruptible
 from elman.train.training import Training
@@ -112,8 +113,116 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_and_ends_the_same(options
     same(whole(straight), whole(broken))
 
 
+class Measured(Text):
+    """The task, with validation scores that are given by step: the best is in the middle."""
+
+    def loss(self, k, state):
+        self.step = k + 1
+        return super().loss(k, state)
+
+    def validate(self):
+        return {"stateful": Score({5: 3.0, 10: 1.0, 15: 2.0, 20: 2.5}[self.step], "")}
+
+
+@pytest.mark.parametrize("name", ["training.safetensors", "model.safetensors"])
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_a_run_killed_around_either_write_of_its_best_weights_ends_with_them(options, monkeypatch, name, done):
+    _, straight, _ = start(options, "straight", task=Measured(options))
+    write = RunFolder.write_tensors
+
+    def killed(folder, file, *tensors):
+        last = file == name and folder.lines("log.jsonl")[-1:]
+        if not last or json.loads(last[0])["step"] < 10:
+            return write(folder, file, *tensors)
+        if done:
+            write(folder, file, *tensors)
+        raise SystemError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_tensors", killed)
+        with pytest.raises(SystemError):
+            start(options, "broken", task=Measured(options))
+    files = {"vocabulary.json": straight.read_json("vocabulary.json")}
+    _, broken, _ = start(options, "broken", resume=True, task=Measured(options, files))
+    same(whole(straight), whole(broken))
+
+
+def kept(folder):
+    return sorted(path.name for path in folder.path.glob("training*"))
+
+
+def test_the_last_checkpoints_stay_under_their_steps(options):
+    _, folder, _ = start(replace(options, checkpoints=3), "three")
+    assert kept(folder) == ["training-10.safetensors", "training-15.safetensors", "training.safetensors"]
+    for step in (10, 15):
+        assert json.loads(read_about(folder.path / f"training-{step}.safetensors")["training"])["step"] == step
+    _, folder, _ = start(replace(options, checkpoints=2, steps=25), "three", resume=True)
+    assert kept(folder) == ["training-20.safetensors", "training.safetensors"]
+
+
+def test_a_run_that_goes_back_to_an_older_checkpoint_forgets_what_came_after_and_ends_the_same(options):
+    options = replace(options, checkpoints=4)
+    _, straight, _ = start(options, "straight", task=Measured(options))
+    _, broken, _ = start(options, "broken", task=Measured(options))
+
+    class Stopped(Measured):
+        def loss(self, k, state):
+            raise SystemError("killed")
+
+    files = {"vocabulary.json": straight.read_json("vocabulary.json")}
+    with pytest.raises(SystemError):
+        start(options, "broken", resume=True, task=Stopped(replace(options, from_step=5), files))
+    assert kept(broken) == ["training-5.safetensors", "training.safetensors"]
+    log, samples, tensors, model = whole(broken)
+    assert log[-1]["step"] == 5
+    assert samples.count("--- step ") == 2
+    for name, value in model.items():  # the weights that were the best then, not those of step 10
+        assert torch.equal(value, tensors[f"kept.{name}"])
+    assert not torch.equal(model["output.weight"], whole(straight)[3]["output.weight"])
+    start(options, "broken", resume=True, task=Measured(options, files))
+    same(whole(straight), whole(broken))
+    assert kept(broken) == kept(straight)
+
+
+def test_a_damaged_newest_checkpoint_is_said_and_an_older_one_is_taken_when_asked_for(options):
+    options = replace(options, checkpoints=3)
+    _, straight, _ = start(options, "straight")
+    _, broken, _ = start(options, "broken")
+    newest = broken.path / "training.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-9])
+    before = {path.name: path.read_bytes() for path in broken.path.iterdir()}
+    with pytest.raises(RunError, match=r"training.safetensors is cut short .*; or go back .* with --from-step 15"):
+        start(options, "broken", resume=True)
+    with pytest.raises(RunError, match=r"no older checkpoint of step 12: it keeps 10, 15"):
+        start(replace(options, from_step=12), "broken", resume=True)
+    assert {path.name: path.read_bytes() for path in broken.path.iterdir()} == before
+    start(replace(options, from_step=15), "broken", resume=True)
+    same(whole(straight), whole(broken))
+
+
+@pytest.mark.parametrize("call", ["retain", "write_tensors", "forget"])
+def test_a_run_killed_while_a_checkpoint_takes_anothers_place_keeps_the_same_ones(options, monkeypatch, call):
+    options = replace(options, checkpoints=2)
+    _, straight, _ = start(options, "straight")
+    own, calls = getattr(RunFolder, call), []
+
+    def killed(folder, *words):
+        own(folder, *words)
+        calls.append(call)
+        if folder.size("log.jsonl") and len(calls) > 2:
+            raise SystemError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, call, killed)
+        with pytest.raises(SystemError):
+            start(options, "broken")
+    _, broken, _ = start(options, "broken", resume=True)
+    same(whole(straight), whole(broken))
+    assert kept(broken) == kept(straight) == ["training-15.safetensors", "training.safetensors"]
+
+
 def whole_metadata(folder):
-    return folder.read_tensors("training.safetensors")[1]["training"]
+    return read_about(folder.path / "training.safetensors")["training"]
 
 
 def test_the_handlers_of_signals_are_put_back(options):

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from elman.data.files import read_bytes
@@ -21,6 +19,7 @@ from elman.task.language import LanguageModel
 from elman.task.options import from_json
 from elman.task.text import build_model
 from elman.task.text_options import Options
+from elman.tensors import read_tensors
 
 END = "\n"  # what stands before and after a transcript
 
@@ -83,20 +82,12 @@ def row(state: Any, i: int) -> Any:
 
 
 def read_text_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """JSON that says what a run of `elman train text` is, and its weights. Errors: DataError."""
+    """JSON that says what a run of `elman train text` is, and its weights. Errors: DataError, RunError."""
     config, vocabulary = (parsed(folder / name) for name in ("config.json", "vocabulary.json"))
     if not isinstance(config, dict) or config.get("task") != "text":
         raise DataError(f"{folder} is no run of elman train text; --lm takes one, trained on lines of text")
-    path = folder / "model.safetensors"
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} cannot be read ({error}); restore it, or train the text model again") from None
     about = {"options": config.get("options"), "vocabulary": vocabulary}
-    wanted = {name: value.shape for name, value in text_model(about)[0].state_dict().items()}
-    if wanted != {name: value.shape for name, value in weights.items()}:
-        raise DataError(f"{path} is not of the model that {folder / 'config.json'} says; train the text model again")
-    return about, weights
+    return about, read_tensors(folder / "model.safetensors", text_model(about)[0].state_dict())
 
 
 def parsed(path: Path) -> Any:

@@ -20,6 +20,8 @@ class TrainOptions:
     """The run folder. Default: runs/TASK, numbered when taken."""
     resume: bool = False
     """Go on with the run folder, exactly where it stopped. Without --run: with the newest of runs/TASK."""
+    from_step: int | None = None
+    """With --resume: go on from an older checkpoint that --checkpoints kept; what came after it is forgotten."""
     steps: int | None = None
     """Stop after this many steps. Without --steps, --epochs or --seconds: as many as the recipe says."""
     epochs: float | None = None
@@ -69,6 +71,8 @@ class TrainOptions:
     validate_every: int | None = 250
     """Steps between measurements on the validation part, each followed by a checkpoint. None: once an epoch,
     or every 50 steps where that is more."""
+    checkpoints: int = 1
+    """How many checkpoints are kept: the newest, and those before it."""
     sample_every: int | None = 100
     """Steps between samples; None: after each measurement."""
     smoothing: float = 0.98
@@ -95,8 +99,8 @@ class SampleOptions:
 AT_LEAST: Mapping[str, float] = {
     "steps": 1, "epochs": 1e-9, "seconds": 1e-9, "seed": 0, "rate": 0, "warmup": 0, "decay": 0, "clip_norm": 1e-9,
     "clip_value": 1e-9, "average": 0,
-    "momentum": 0, "patience": 1, "plateau_factor": 1e-9, "early_stop": 1, "accumulate": 1,
-    "report_every": 1, "validate_every": 1, "sample_every": 1, "smoothing": 0,
+    "momentum": 0, "patience": 1, "plateau_factor": 1e-9, "early_stop": 1, "accumulate": 1, "from_step": 0,
+    "checkpoints": 1, "report_every": 1, "validate_every": 1, "sample_every": 1, "smoothing": 0,
 }  # fmt: skip
 
 

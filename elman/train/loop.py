@@ -73,7 +73,7 @@ def stalled(run: Training) -> str:
 def describe(task: Task) -> dict[str, Any]:
     """config.json: what the task is, under which options, on which data."""
     options = asdict(task.options)
-    for name in ("run", "resume"):
+    for name in ("run", "resume", "from_step"):
         del options[name]
     return {"elman": __version__, "task": task.name, "options": options, "data": task.data}
 

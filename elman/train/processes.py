@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -206,6 +206,15 @@ class Unwritten(RunFolder):
     def append(self, name: str, text: str) -> None: ...
 
     def cut(self, name: str, size: int) -> None: ...
+
+    def settled(self, name: str) -> int:
+        return self.size(name)
+
+    def retain(self, step: int) -> None: ...
+
+    def go_back(self, step: int) -> None: ...
+
+    def forget(self, steps: Iterable[int]) -> None: ...
 
 
 def random_name(number: int) -> str:

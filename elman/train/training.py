@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from elman.checkpoint import RunFolder, flatten, match, rebuild
+from elman.checkpoint import NEWEST, RunFolder
 from elman.console import Report
 from elman.errors import DivergenceError, OptionError, RunError
 from elman.task.base import Loss, Score, Scores, Task
 from elman.task.options import TrainOptions, from_json
+from elman.tensors import flatten, read_about, read_tensors, rebuild
 from elman.train.optimizers import make_optimizer, memory
-from elman.train.processes import Processes
+from elman.train.processes import Processes, random_name
 from elman.train.schedule import Stall, learning_rate, refuse_unvalidated
+
+MOST = 100_000  # processes that a checkpoint may come from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,7 @@ class Place:
     samples: int
     stale: int = 0  # how the validation score has stalled, see Stall
     falls: int = 0
+    processes: int = 1  # each with a random state of its own
 
 
 class Training:
@@ -47,11 +52,13 @@ class Training:
         self.optimizer = make_optimizer(task.model, self.options)
         self.step = 0
         self.seconds = 0.0
+        self.saved: int | None = None  # the step of the newest checkpoint
         self.smoothed = task.guess
         self.best: float | None = None
         self.stall = Stall()
         self.state: Any = task.initial()
         self.average = [p.detach().clone() for p in self.parameters] if self.options.average else []
+        self.kept = self.weights()  # those to be used: the best, or the last
 
     @property
     def epoch(self) -> float:
@@ -128,7 +135,13 @@ class Training:
             for key in memory(self.options):
                 first = torch.zeros(()) if key == "step" else torch.zeros_like(parameter)  # before its first gradient
                 found[f"optimizer.{i}.{key}"] = kept.get(key, first)
+        found |= {f"kept.{name}": value for name, value in self.kept.items()}
         return found | {f"average.{i}": value for i, value in enumerate(self.average)}
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the weights to be used, by name: averaged, where they are."""
+        with self.averaged():
+            return {name: value.detach().clone() for name, value in self.task.model.state_dict().items()}
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -146,45 +159,72 @@ class Training:
             put(own, self.parameters)
 
     def save(self, weights: bool = True) -> None:
-        """A checkpoint from which training goes on as if it had not stopped, and the weights to be used, if wanted."""
-        log, samples = self.folder.size("log.jsonl"), self.folder.size("samples.txt")
+        """A checkpoint from which training goes on as if it had not stopped. weights: they are those to be used.
+
+        One file holds all, the weights to be used among it. model.safetensors is a copy of them, written first, so that
+        it is never older than the checkpoint; where it is newer, `load` makes it anew.
+        """
+        if weights:
+            self.kept = self.weights()
+            self.folder.write_tensors("model.safetensors", self.kept)
+        log, samples = self.folder.settled("log.jsonl"), self.folder.settled("samples.txt")
         place = Place(
             step=self.step, seconds=self.seconds, smoothed=self.smoothed, best=self.best, log=log, samples=samples,
-            stale=self.stall.stale, falls=self.stall.falls,
+            stale=self.stall.stale, falls=self.stall.falls, processes=self.task.share.of,
         )  # fmt: skip
         tensors = self.tensors() | self.processes.random()
-        self.folder.write_tensors("training.safetensors", tensors, {"training": json.dumps(asdict(place))})
-        if weights:
-            with self.averaged():
-                self.folder.write_tensors("model.safetensors", self.task.model.state_dict())
+        older = self.options.checkpoints - 1
+        if older and self.saved is not None and self.saved < self.step:
+            self.folder.retain(self.saved)
+        self.folder.write_tensors(NEWEST, tensors, {"training": json.dumps(asdict(place))})
+        self.saved = self.step
+        self.folder.forget(sorted(self.folder.older(), reverse=True)[older:])
         self.processes.meet()
 
     def load(self) -> None:
-        """Go back to the last checkpoint. Errors: RunError where it is damaged or of another model."""
-        where = str(self.folder.path / "training.safetensors")
-        tensors, about = self.folder.read_tensors("training.safetensors")
-        others = {name: tensors.pop(name) for name in [*tensors] if name.startswith("random.")}
+        """Go back to the newest checkpoint, or to the older one that is asked for, which is the newest from then on.
+
+        Errors: RunError where it is damaged or of another model; then nothing in the folder has changed.
+        """
+        folder, asked = self.folder, self.options.from_step
         try:
-            place = from_json(Place, json.loads(about.get("training", "null")))
-            if min(place.step, place.seconds, place.log, place.samples, place.stale, place.falls) < 0:
-                raise OptionError("a negative position")
-            self.step, self.seconds, self.smoothed, self.best = place.step, place.seconds, place.smoothed, place.best
-            self.stall = Stall(place.stale, place.falls)
-            match(self.tensors(), tensors, where)
-            self.processes.draw_from(tensors | others)
-        except (ValueError, RecursionError, RuntimeError) as error:
-            raise RunError(f"{where} is damaged ({error}); restore it, or train again") from None
-        self.task.model.load_state_dict(
-            {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-        )
+            place, tensors = self.read(folder.checkpoint(asked))
+        except RunError as error:
+            others = [step for step in folder.older() if step != asked]
+            way = f"; or go back to an older checkpoint with --from-step {others[-1]}" if others else ""
+            raise RunError(f"{error}{way}") from None
+        self.task.model.load_state_dict(named(tensors, "model."))
+        self.kept = named(tensors, "kept.")
         own = {name: value[self.task.share.rows] for name, value in tensors.items() if name.startswith("state.")}
         self.state = rebuild(self.state, own, "state")
         for i, parameter in enumerate(self.parameters if self.step else []):
             kept = {key: tensors[f"optimizer.{i}.{key}"] for key in memory(self.options)}
             self.optimizer.state[parameter] = kept
         put([tensors[f"average.{i}"] for i in range(len(self.average))], self.average)
-        self.folder.cut("log.jsonl", place.log)
-        self.folder.cut("samples.txt", place.samples)
+        if asked is not None:
+            folder.go_back(asked)
+        folder.forget(step for step in folder.older() if step > self.step)
+        folder.write_tensors("model.safetensors", self.kept)
+        folder.cut("log.jsonl", place.log)
+        folder.cut("samples.txt", place.samples)
+
+    def read(self, path: Path) -> tuple[Place, dict[str, Tensor]]:
+        """A checkpoint, found right; the step, the figures and the random state are its own then. Errors: RunError."""
+        about = read_about(path)
+        try:
+            place = from_json(Place, json.loads(about.get("training", "null")))
+            if min(place.step, place.seconds, place.log, place.samples, place.stale, place.falls) < 0:
+                raise OptionError("a negative position")
+            if not 1 <= place.processes <= MOST:
+                raise OptionError(f"written by {place.processes} processes")
+            self.step, self.seconds, self.smoothed, self.best = place.step, place.seconds, place.smoothed, place.best
+            self.saved, self.stall = place.step, Stall(place.stale, place.falls)
+            others = dict.fromkeys(map(random_name, range(1, place.processes)), torch.get_rng_state())
+            tensors = read_tensors(path, self.tensors() | others)
+            self.processes.draw_from(tensors)
+        except (ValueError, RecursionError, RuntimeError) as error:
+            raise RunError(f"{path} is damaged ({error}); restore it, or train again") from None
+        return place, tensors
 
     def show_sample(self) -> None:
         if not self.processes.leads:
@@ -231,6 +271,11 @@ class Training:
     def due(self, every: int | None, fallback: int) -> bool:
         """Whether something that happens every so many steps happens now."""
         return self.step % (every or fallback) == 0
+
+
+def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 @torch.no_grad()

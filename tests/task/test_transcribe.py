@@ -274,7 +274,7 @@ def test_text_models_that_do_not_fit(text_run, table, capsys):
         edit(table, line, f"{line - 2:02d}.wav,Z")
     assert "the text model of --lm does not have 'Z'" in refused(capsys, *words)
     (text_run / "model.safetensors").write_bytes(b"damaged")
-    assert "model.safetensors cannot be read" in refused(capsys, *words)
+    assert "model.safetensors is cut short or damaged" in refused(capsys, *words)
     (text_run / "config.json").write_text("{}")
     assert "is no run of elman train text" in refused(capsys, *words)
     assert "no such file" in refused(capsys, *words[:-1], "nowhere")
