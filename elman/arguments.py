@@ -33,6 +33,26 @@ Examples:
   elman predict runs/regress today.csv --state now.safetensors     goes on where yesterday ended
 """
 
+SEARCH_HELP = """Train a task many times, each time with other flags, and find good ones.
+
+What is searched is named by --over, one word each:
+  "rate=1e-3..1e-2 log"      between two numbers, by their logarithm
+  dropout=0..0.5             between two numbers
+  layers=1..3                between two whole numbers, where the flag takes such
+  "cell=lstm|gru"            one of these
+
+All other flags are those of elman train TASK, and hold for every trial.
+
+Each trial is a run in its own folder, as runs/text-search/trial-001, which elman runs runs/text-search lists. Its score
+is the first that the task measures on what it holds back, at its best. Optuna draws the values (TPE), and ends a trial
+early that is worse than the median of those before at the same step. One that diverges counts as failed. Ctrl-C saves;
+the same command goes on, as after a kill, and so does one with more trials. One process at a time.
+
+Examples:
+  elman search text book.txt --seconds 60 --over "rate=1e-3..2e-2 log" "hidden=128|256|512" dropout=0..0.5
+  elman search classify --epochs 3 --trials 50 --over "rate=1e-4..1e-2 log" --run runs/rates
+"""
+
 RUNS_HELP = """The runs of a folder, each with its best score on what it held back.
 
 Examples:
@@ -93,6 +113,18 @@ class ShowArguments:
     """Files to look at the network on. None: the data that the run held back."""
     out: str | None = None
     """The page. Default: show.html in the run folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchArguments:
+    """What is searched, and for how long."""
+
+    over: tuple[str, ...] = ()
+    """Flags and their values: NAME=LOW..HIGH, "NAME=LOW..HIGH log" or "NAME=A|B|C"."""
+    trials: int = 20
+    """How many trainings in all, those of earlier calls among them."""
+    run: str | None = None
+    """The folder of the search. Default: runs/TASK-search."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ class RunFolder:
 
     config.json (task, options, data), vocabulary.json and other files of the task, model.safetensors (weights),
     training.safetensors (all that an exact resume needs), training-STEP.safetensors (the same at earlier steps),
-    log.jsonl, samples.txt.
+    log.jsonl, samples.txt; tensorboard/ where it was asked for.
     Errors: RunError naming the file, what is wrong with it and what to do.
     """
 

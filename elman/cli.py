@@ -1,18 +1,15 @@
-"""elman train | score | predict | sample: the command line."""
+"""elman train | search | score | predict | sample | runs | compare: the command line."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -24,22 +21,25 @@ from elman.arguments import (
     RUNS_HELP,
     SAMPLE_HELP,
     SCORE_HELP,
+    SEARCH_HELP,
     SHOW_HELP,
     CompareArguments,
     FileArguments,
     PredictArguments,
     RunsArguments,
     SampleArguments,
+    SearchArguments,
     ShowArguments,
 )
+from elman.begin import asked_for, parse, prepared, trained
 from elman.checkpoint import RunFolder
 from elman.console import Report
-from elman.errors import ElmanError, OptionError, RunError
+from elman.errors import ElmanError, OptionError
 from elman.look.show import show
 from elman.runs import Run, as_json, compared, listed, runs_in
+from elman.search import parted, search
 from elman.task import TASKS
 from elman.task.base import Scores
-from elman.task.options import from_json
 from elman.tensors import flatten, read_tensors, rebuild
 from elman.train import Processes, check_same_data, joined, train
 
@@ -47,6 +47,7 @@ USAGE = """elman: write the step; elman unfolds it through time.
 
   elman train TASK [FILE ...]   train a network; TASK is one of:
 {tasks}
+  elman search TASK [FILE ...]  train it many times and find good flags; needs Optuna
   elman score RUN [FILE ...]    measure it, on the data held back or on files
   elman predict RUN [FILE ...]  what it makes of new input
   elman sample RUN              let a trained network write (text)
@@ -60,9 +61,6 @@ Each command explains itself: elman train text --help, elman predict --help
 """
 
 WIDE = 2000  # columns of a table that is to be printed whole
-BOUNDS = ("steps", "epochs", "seconds")
-PRINTED = ("report_every", "validate_every", "sample_every")
-FREE = {"run", "resume", "from_step", *BOUNDS, "early_stop", *PRINTED, "checkpoints"}  # what --resume may change
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +94,7 @@ def command(words: list[str]) -> int:
     """Hand over to the named command. Errors: ElmanError."""
     verbs: dict[str, Callable[[list[str]], int]] = {
         "train": run_train, "score": run_score, "predict": run_predict, "sample": run_sample,
-        "show": run_show, "runs": run_runs, "compare": run_compare,
+        "show": run_show, "search": run_search, "runs": run_runs, "compare": run_compare,
     }  # fmt: skip
     first = words[0] if words else "--help"
     if first in ("-h", "--help"):
@@ -122,79 +120,11 @@ def run_train(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(usage(), end="")
         return 0
-    if words[0] not in TASKS:
-        raise OptionError(f"unknown task {words[0]!r}: it is one of {', '.join(TASKS)}, as in: elman train text FILE")
     with joined() as processes:
-        return begin(TASKS[words[0]], words[1:], processes)
+        return carry_through(*prepared(words, processes), processes)
 
 
-def begin(task: Any, words: list[str], processes: Processes) -> int:
-    """A new run, or one that goes on. Errors: ElmanError."""
-    name, words = take_recipe(task, words)
-    recipe = task.recipes[name or "default"]
-    asked: Any = parse(task.options_type, words, f"elman train {task.name}", recipe.options, help_of(task))
-    if processes.restarts and not asked.run:
-        raise OptionError("--max-restarts starts the same command again: name the run to go on with by --run")
-    if asked.resume or (processes.restarts and (Path(asked.run) / "config.json").exists()):
-        return resume(task, words, asked.run, recipe.options if name else None, processes)
-    if asked.from_step is not None:
-        raise OptionError(f"--from-step {asked.from_step}: goes with --resume, and an older checkpoint of that run")
-    if asked.steps is None and asked.epochs is None and asked.seconds is None:
-        asked = replace(asked, steps=recipe.steps, epochs=recipe.epochs, seconds=recipe.seconds)
-    with processes.in_turn():
-        made = task(asked)
-    processes.divide(made)
-    folder = processes.folder(lambda: RunFolder.create(asked.run, task.name))
-    return carry_through(made, folder, processes, resumed=False)
-
-
-def take_recipe(task: Any, words: list[str]) -> tuple[str | None, list[str]]:
-    """The recipe that --recipe NAME (or --recipe=NAME) names, if any, and the other words."""
-    rest, name, given = [], None, iter(words)
-    for word in given:
-        if word == "--recipe":
-            name = next(given, "")
-        elif word.startswith("--recipe="):
-            name = word.partition("=")[2]
-        else:
-            rest.append(word)
-    if name is not None and name not in task.recipes:
-        raise OptionError(f"unknown recipe {name!r}: {task.name} has {', '.join(task.recipes)}")
-    return name, rest
-
-
-def help_of(task: Any) -> str:
-    recipes = "\n".join(
-        f"  --recipe {name:14} {recipe.about}; {recipe.length}" for name, recipe in task.recipes.items()
-    )
-    return (
-        f"{task.__doc__}\n\nRecipes (presets; flags given beside one override it):\n{recipes}\n\nExamples:\n"
-        + "\n".join(f"  {line}" for line in task.examples)
-    )
-
-
-def resume(task: Any, words: list[str], name: str | None, recipe: Any, processes: Processes) -> int:
-    """Go on with a run, under its own options; only its bounds and what it prints may be changed."""
-    folder = processes.folder(lambda: RunFolder.newest(task.name) if name is None else RunFolder.open(name))
-    made, config = reopen(folder, task.name)
-    base = replace(recipe or made.options, **dict.fromkeys(BOUNDS))
-    asked = parse(task.options_type, words, f"elman train {task.name}", base, "")
-    for option in sorted({field.name for field in fields(asked)} - FREE):
-        if getattr(asked, option) != getattr(made.options, option):
-            raise OptionError(
-                f"--{option.replace('_', '-')} {getattr(asked, option)}: {folder.path} was begun with "
-                f"{getattr(made.options, option)}, which cannot change on the way; leave it out, or begin a new run"
-            )
-    if all(getattr(asked, bound) is None for bound in BOUNDS):
-        asked = replace(asked, **{bound: getattr(made.options, bound) for bound in BOUNDS})
-    made.options = asked
-    with processes.in_turn():
-        check_same_data(made, config.get("data"), folder)
-    processes.divide(made)
-    return carry_through(made, folder, processes, resumed=True)
-
-
-def carry_through(task: Any, folder: RunFolder, processes: Processes, resumed: bool) -> int:
+def carry_through(task: Any, folder: RunFolder, resumed: bool, processes: Processes) -> int:
     """Train, then score; where a signal ended it, say how to go on."""
     report = processes.report()
     if signal := train(task, folder, report, resumed, processes):
@@ -205,6 +135,12 @@ def carry_through(task: Any, folder: RunFolder, processes: Processes, resumed: b
     verb = "sample" if task.writes else "predict"
     report.say(f"next: elman {verb} {folder.path}{'' if task.writes else ' FILE'}")
     return 0
+
+
+def run_search(words: list[str]) -> int:
+    own, words = parted(words)
+    asked = parse(SearchArguments, own, "elman search TASK [FILE ...]", None, SEARCH_HELP)
+    return search(asked, words, asked_for, prepared)
 
 
 # score, predict and sample
@@ -297,61 +233,3 @@ def say_runs(found: list[Run], table: Table | None) -> None:
         print(json.dumps(as_json(found), ensure_ascii=False))
     else:
         Console(width=WIDE, highlight=False, emoji=False).print(table)
-
-
-# run folders and flags
-
-
-def reopen(folder: RunFolder, name: str | None = None) -> tuple[Any, dict[str, Any]]:
-    """The task of a run folder, without its weights, and its config.json. Errors: RunError."""
-    config = folder.read_json("config.json")
-    known = isinstance(config, dict) and isinstance(config.get("task"), str) and config["task"] in TASKS
-    if not known:
-        raise RunError(f"{folder.path / 'config.json'} describes no run of elman; restore it, or train again")
-    if name is not None and config["task"] != name:
-        raise RunError(f"{folder.path} is a run of {config['task']}, not of {name}")
-    task = TASKS[config["task"]]
-    try:
-        options = from_json(task.options_type, config.get("options"))
-        return task(options, {name: folder.read_json(name) for name in task.file_names}), config
-    except (LookupError, TypeError, AttributeError, ValueError) as error:  # what JSON of another form leads to
-        raise RunError(
-            f"{folder.path} does not fit this version of elman ({error}); restore it, or train again"
-        ) from None
-
-
-def trained(folder: RunFolder) -> tuple[Any, dict[str, Any]]:
-    """The task of a run folder, with its trained weights, and its config.json."""
-    task, config = reopen(folder)
-    folder.load_into(task.model, "model.safetensors")
-    return task, config
-
-
-def parse(options: Any, words: list[str], program: str, default: Any, about: str) -> Any:
-    """Options from words. Errors: OptionError in one line, where tyro would draw a box."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                options,
-                args=words,
-                prog=program,
-                description=about,
-                config=(tyro.conf.FlagCreatePairsOff,),
-                **({} if default is None else {"default": default}),
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise OptionError(f"{one_line(said.getvalue())}; {program} --help lists the flags") from None
-
-
-def one_line(box: str) -> str:
-    """The message in a box that tyro draws: what stands between its title and its next rule.
-
-    On a UTF-8 terminal the box has borders and its title is in the upper one; else the title has a line and a rule.
-    """
-    lines = [line.strip("│ ") for line in box.splitlines()]
-    lines = lines[1:] if box.startswith("╭") else lines[2:]
-    until = next((i for i, line in enumerate(lines) if not line.strip("─-╰╯")), len(lines))
-    return " ".join(lines[:until]).rstrip(".").removeprefix("Error parsing Options: ")

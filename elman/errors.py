@@ -4,6 +4,7 @@ ElmanError
 ├── CellError        a step or a cell that does not keep the Cell contract   (TypeError)
 ├── InputError       tensors or arguments that do not fit the layer          (ValueError)
 ├── OptionError      a task's options that contradict each other or the data (ValueError)
+│   └── FinishedError    a run to go on with that has reached its end        (ValueError)
 ├── DataError        a file that cannot be used as it is                     (ValueError)
 ├── DivergenceError  a loss that is no longer a finite number                (ArithmeticError)
 └── RunError         a run folder that cannot be read or written             (OSError)
@@ -27,6 +28,10 @@ class InputError(ElmanError, ValueError):
 
 class OptionError(ElmanError, ValueError):
     """Options contradict each other, or do not suit the data."""
+
+
+class FinishedError(OptionError):
+    """A run that is to go on has reached its end."""
 
 
 class DataError(ElmanError, ValueError):

@@ -16,7 +16,7 @@ from elman.errors import RunError
 from elman.task import TASKS
 
 AT_MOST = 12  # steps at which runs are compared
-UNTOLD = ("files", "run", "resume", "report_every", "sample_every", "checkpoints")
+UNTOLD = ("files", "run", "resume", "from_step", "report_every", "sample_every", "checkpoints", "tensorboard")
 
 
 @dataclass(frozen=True)

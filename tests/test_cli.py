@@ -14,8 +14,9 @@ import torch
 from commands import refused
 from safetensors.torch import load_file
 
+from elman.begin import one_line
 from elman.checkpoint import RunFolder
-from elman.cli import main, one_line
+from elman.cli import main
 from elman.tensors import read_about
 
 SMALL = """--hidden 12 --embedding 5 --batch 4 --window 8 --steps 6 --sample-length 20 --report-every 2
@@ -117,6 +118,12 @@ def test_resume_remembers_its_new_bound_and_takes_an_old_one_beside_another(text
     assert "until 7 steps" in capsys.readouterr().out
     for bad in (["--steps", "-3"], ["--seconds", "nan"], ["--epochs", "1e300"], ["--report-every", "0"]):
         refused(capsys, "train", "text", "--resume", *bad)
+
+
+def test_what_a_run_has_on_may_be_said_again(text_file, capsys):
+    assert train(text_file, "--locked", "--steps", "4") == 0
+    assert train(text_file, "--locked", "--steps", "6", "--resume") == 0
+    assert "from step 4, until 6 steps" in capsys.readouterr().out
 
 
 def test_a_sliver_of_an_epoch_is_one_step(text_file, capsys):

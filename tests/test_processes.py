@@ -18,9 +18,8 @@ from safetensors.torch import load_file
 
 import elman
 from elman import OptionError
-from elman.cli import begin
+from elman.begin import prepared
 from elman.data.grammar import grammar_sentences
-from elman.task import TASKS
 from elman.task.base import Loss
 from elman.train import Processes
 from elman.train.processes import Together
@@ -184,7 +183,7 @@ def test_a_job_that_is_restarted_must_say_what_to_go_on_with(folder):
         restarts = True
 
     with pytest.raises(OptionError, match="--max-restarts starts the same command again: name the run to go on with"):
-        begin(TASKS["text"], TEXT.split()[1:], Restarted())
+        prepared(TEXT.split(), Restarted())
 
 
 def test_what_processes_add_up_and_tell_each_other(of_one):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from elman.cell.base import Cell
 from elman.compiler import Costs, costs, show, unfold
+from elman.compiler.graph import LEAVES, Node, Op
 from elman.errors import InputError
 from elman.module.backends import Call, recorded
 from elman.module.owner import describe_owner, where_defined
+
+TIMES = {Op.STEP: "_t", Op.STATE: "_t-1"}
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,16 @@ def ways(layer: nn.Module, *inputs: Any) -> str:
 def calls_of(layer: nn.Module, inputs: Sequence[Any], options: dict[str, Any]) -> list[Call]:
     if isinstance(layer, Cell):
         raise InputError(f"explain takes a layer: wrap the cell, as elman.Recurrent({type(layer).__name__}(...))")
-    with recorded() as calls, torch.no_grad(), torch.random.fork_rng(devices=[]):  # dropout draws, and leaves no trace
-        layer(*inputs, **options)
+    calls = calls_in(lambda: layer(*inputs, **options))
     if not calls:
         raise InputError(f"explain: {type(layer).__name__} ran no recurrent layer of elman's")
+    return calls
+
+
+def calls_in(run: Callable[[], object]) -> list[Call]:
+    """The calls of recurrent layers that `run()` makes."""
+    with recorded() as calls, torch.no_grad(), torch.random.fork_rng(devices=[]):  # dropout draws, and leaves no trace
+        run()
     return calls
 
 
@@ -82,6 +91,39 @@ def described(call: Call) -> str:
     for name, part in (("inference", loop), ("training, forward", pair.forward), ("training, backward", pair.back)):
         lines.append(money(name, costs(part, T, B, [n for n, when in unfold(part).items() if when == "during"]), size))
     return "\n".join(lines)
+
+
+class Part(NamedTuple):
+    """A node of a step's graph, for those who draw it; `/` in its name stands between a group and what is in it."""
+
+    name: str
+    op: str
+    sources: tuple[str, ...]
+    size: str
+    where: str
+
+
+def parts_of(call: Call) -> list[Part]:
+    """The graph of a layer's step: what comes in, its nodes under before, during and after the loop, what goes out.
+
+    A state is there twice, as the step finds it (h_t-1) and as it leaves it (h_t). None where no step was traced.
+    """
+    if call.plan.program is None:
+        return []
+    loop = call.plan.program.loop
+    when, names, parts = unfold(loop), dict[Node, str](), list[Part]()
+    for i, node in enumerate(loop.nodes()):
+        op = node.op.name.lower()
+        leaf = node.op in LEAVES and node.op is not Op.CONST
+        names[node] = f"{node.arg}{TIMES.get(node.op, '')}" if leaf else f"{when[node]}/{op}_{i}"
+        parts.append(Part(names[node], op, tuple(names[s] for s in node.src), width(node), node.where))
+    outputs = {**loop.per_step, **loop.carried}
+    return parts + [Part(f"{name}_t", "output", (names[node],), width(node), "") for name, node in outputs.items()]
+
+
+def width(node: Node) -> str:
+    """The size of a value, without its rows of the batch."""
+    return f"{node.rows} x {node.width}" if node.rows else str(node.width)
 
 
 def trained(call: Call) -> frozenset[str]:

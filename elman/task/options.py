@@ -75,6 +75,8 @@ class TrainOptions:
     """How many checkpoints are kept: the newest, and those before it."""
     sample_every: int | None = 100
     """Steps between samples; None: after each measurement."""
+    tensorboard: bool = False
+    """Write figures, samples, the graph and histograms for TensorBoard, into tensorboard/ in the run folder."""
     smoothing: float = 0.98
     """The training loss shown is smoothed: this much of the old, the rest of the new, from that of a uniform guess."""
 

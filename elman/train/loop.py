@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
 from elman import __version__
 from elman.checkpoint import RunFolder
 from elman.console import Report
-from elman.errors import OptionError, RunError
+from elman.errors import FinishedError, RunError
 from elman.task.base import Task
 from elman.train.processes import Processes
 from elman.train.signals import interruptible
@@ -40,7 +41,8 @@ def train(
     o = run.options
     report.begin(task, folder, run.step, run.steps, o.seconds)
     epoch = max(math.ceil(run.epoch), SELDOM)
-    with interruptible() as stop, report.bar():
+    run.board.begin(task, run.step, run.seconds)
+    with interruptible() as stop, report.bar(), closing(run.board):
         if run.step == 0:
             run.show_sample()
         while not run.over and not (signal := processes.most(stop[0] if stop else 0)):
@@ -79,14 +81,14 @@ def describe(task: Task) -> dict[str, Any]:
 
 
 def refuse_finished(run: Training) -> None:
-    """Errors: OptionError when nothing is left to do."""
+    """Errors: FinishedError when nothing is left to do."""
     if run.over and run.progress < 1:
-        raise OptionError(
+        raise FinishedError(
             f"{run.folder.path} has stopped early, at step {run.step}: {stalled(run)}; give a larger --early-stop to "
             "go on"
         )
     if run.over:
-        raise OptionError(
+        raise FinishedError(
             f"{run.folder.path} has reached its end, step {run.step} after {run.seconds:.0f} s: give a larger --steps, "
             "--epochs or --seconds to go on"
         )

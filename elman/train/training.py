@@ -20,6 +20,7 @@ from elman.errors import DivergenceError, OptionError, RunError
 from elman.task.base import Loss, Score, Scores, Task
 from elman.task.options import TrainOptions, from_json
 from elman.tensors import flatten, read_about, read_tensors, rebuild
+from elman.train.board import Board, TensorBoard
 from elman.train.optimizers import make_optimizer, memory
 from elman.train.processes import Processes, random_name
 from elman.train.schedule import Stall, learning_rate, refuse_unvalidated
@@ -57,6 +58,7 @@ class Training:
         self.best: float | None = None
         self.stall = Stall()
         self.state: Any = task.initial()
+        self.board = TensorBoard(folder.path) if self.options.tensorboard and processes.leads else Board()
         self.average = [p.detach().clone() for p in self.parameters] if self.options.average else []
         self.kept = self.weights()  # those to be used: the best, or the last
 
@@ -234,12 +236,14 @@ class Training:
         if text:
             self.folder.append("samples.txt", f"--- step {self.step}\n{text}\n")
             self.report.sample(self.step, text)
+            self.board.sample(self.step, text)
 
     def log(self, **record: Any) -> None:
         """One line of log.jsonl."""
         self.folder.append(
             "log.jsonl", json.dumps({"step": self.step, "seconds": round(self.seconds, 3), **record}) + "\n"
         )
+        self.board.log(self.step, self.seconds, record)
 
     def validate(self) -> None:
         """Measure on the validation part, and save: the weights too if they are the best so far, or none is."""
@@ -260,6 +264,7 @@ class Training:
             self.best = first if better else self.best
             self.log(validation={name: score.value for name, score in scores.items()})
             self.report.validation(self.step, self.seconds, scores)
+        self.board.measured(self.step)
         self.save(weights=better or self.options.keep == "last")
 
     def is_better(self, value: float | None) -> bool:
