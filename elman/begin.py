@@ -26,6 +26,8 @@ def prepared(words: list[str], processes: Processes = Processes()) -> tuple[Any,
     task, asked = asked_for(words)
     if processes.restarts and not asked.run:
         raise OptionError("--max-restarts starts the same command again: name the run to go on with by --run")
+    if processes.restarts and asked.from_step is not None:
+        raise OptionError("--max-restarts starts the same command again, and --from-step would go back each time")
     if asked.resume or (processes.restarts and (Path(asked.run) / "config.json").exists()):
         return resume(task, words[1:], asked.run, processes)
     if asked.from_step is not None:

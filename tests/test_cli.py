@@ -337,16 +337,17 @@ def command(*words, **options):
 
 
 def test_a_full_disk_while_saving_keeps_the_last_good_checkpoint(run, capsys):
-    before = {name: (run / name).read_bytes() for name in ("training.safetensors", "model.safetensors")}
-    size = len(before["training.safetensors"]) // 2
+    before = (run / "training.safetensors").read_bytes()
+    size = len(before) // 2
     child = command("train", "text", "--resume", "--steps", "9", preexec_fn=lambda: limited(size))
     _, said = child.communicate()
     assert child.returncode == 2
     assert said.startswith("elman: cannot write runs/text/training.safetensors: ")
     assert "the last good checkpoint stays" in said
     assert said.count("\n") == 1
-    assert {name: (run / name).read_bytes() for name in before} == before
+    assert (run / "training.safetensors").read_bytes() == before
     assert not list(run.glob("*.part"))
+    assert main(["score", str(run)]) == 0  # by the best weights, which are whole too
     assert main(["train", "text", "--resume", "--steps", "9"]) == 0
 
 

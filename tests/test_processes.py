@@ -49,7 +49,7 @@ with cli.joined() as processes:  # once for several commands, to save time
     sys.exit(max(main(["train", *command.split()]) for command in (first, *others)))
 """
 TEXT = "text fox.txt --hidden 12 --embedding 5 --batch 4 --window 8 --sample-length 20 --report-every 1"
-DRAWN = f"{TEXT} --dropout 0.2 --reset 0.1 --steps 40 --validate-every 10 --sample-every 10"
+DRAWN = f"{TEXT} --dropout 0.2 --reset 0.1 --steps 40 --validate-every 10 --sample-every 10 --checkpoints 2"
 EVEN = "--dropout 0 --steps 50 --validate-every 20 --report-every 1 --schedule constant"
 CURVES = {
     "text": f"{TEXT} {EVEN}",
@@ -165,6 +165,8 @@ def test_killed_resumed_stopped_and_restarted_they_end_as_if_nothing_had_been(fo
     one, two = tensors("straight"), tensors("broken")
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
+    older = [sorted(path.name for path in Path(run).glob("training-*")) for run in ("straight", "broken")]
+    assert older[0] == older[1] != []
     assert log("straight") == log("broken")
     assert (folder / "straight/samples.txt").read_text() == (folder / "broken/samples.txt").read_text()
 
@@ -184,6 +186,8 @@ def test_a_job_that_is_restarted_must_say_what_to_go_on_with(folder):
 
     with pytest.raises(OptionError, match="--max-restarts starts the same command again: name the run to go on with"):
         prepared(TEXT.split(), Restarted())
+    with pytest.raises(OptionError, match="--from-step would go back each time"):
+        prepared([*TEXT.split(), "--run", "one", "--resume", "--from-step", "5"], Restarted())
 
 
 def test_what_processes_add_up_and_tell_each_other(of_one):
