@@ -17,6 +17,7 @@ from elman.module import (
     EncoderDecoder,
     Grid,
     Layer,
+    Located,
     Recurrent,
     SequenceModel,
     Stacked,
@@ -25,6 +26,8 @@ from elman.module import (
     check,
     explain,
     feeding,
+    gradient_by_lag,
+    locate,
     scan,
 )
 
@@ -42,6 +45,7 @@ __all__ = [
     "Grid",
     "InputError",
     "Layer",
+    "Located",
     "OptionError",
     "Recurrent",
     "RunError",
@@ -53,6 +57,8 @@ __all__ = [
     "check",
     "explain",
     "feeding",
+    "gradient_by_lag",
+    "locate",
     "nn",
     "scan",
     "watch",

@@ -18,7 +18,16 @@ from elman.train import Processes, check_same_data, summary_writer
 
 BOUNDS = ("steps", "epochs", "seconds")
 PRINTED = ("report_every", "validate_every", "sample_every", "tensorboard")
-FREE = {"run", "resume", "from_step", *BOUNDS, "early_stop", *PRINTED, "checkpoints"}  # what --resume may change
+FREE = {
+    "run",
+    "resume",
+    "from_step",
+    *BOUNDS,
+    "early_stop",
+    *PRINTED,
+    "checkpoints",
+    "on_divergence",
+}  # what --resume may change
 
 
 def prepared(words: list[str], processes: Processes = Processes()) -> tuple[Any, RunFolder, bool]:

@@ -23,7 +23,8 @@ class RunFolder:
 
     config.json (task, options, data), vocabulary.json and other files of the task, model.safetensors (weights),
     training.safetensors (all that an exact resume needs), training-STEP.safetensors (the same at earlier steps),
-    log.jsonl, samples.txt; tensorboard/ where it was asked for.
+    log.jsonl, samples.txt; tensorboard/ where it was asked for; of a step that diverged, diverged-STEP.safetensors (all
+    that running it again needs) and diverged-STEP.json (where it began).
     Errors: RunError naming the file, what is wrong with it and what to do.
     """
 

@@ -74,10 +74,17 @@ class Report:
         before, then = self.mark
         self.mark = (step, time.perf_counter())
         speed = (step - before) / max(self.mark[1] - then, 1e-9)
+        clipped = f"  clipped {measured['clipped']:.0%}" if measured["clipped"] else ""
+        skipped = f"  skipped {measured['skipped']:,}" if "skipped" in measured else ""
         self.console.print(
             f"{clock(seconds):>6}  step {step:,}{self.end}  train {self.in_units(measured['smoothed'])}  "
-            f"|grad| {measured['norm']:.3g}  rate {measured['rate']:.2g}  {speed:.1f} steps/s"
+            f"|grad| {measured['norm']:.3g}{clipped}  rate {measured['rate']:.2g}  {speed:.1f} steps/s{skipped}"
         )
+
+    def trouble(self, text: str, step: int) -> None:
+        """What was found of a step that diverged and what is done about it, before going on from a step."""
+        self.console.print(text, markup=False, style="bold red")
+        self.mark = (step, time.perf_counter())
 
     def validation(self, step: int, seconds: float, scores: Scores) -> None:
         """A line of figures on the data held back, the best so far or not."""

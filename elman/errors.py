@@ -6,7 +6,7 @@ ElmanError
 ├── OptionError      a task's options that contradict each other or the data (ValueError)
 │   └── FinishedError    a run to go on with that has reached its end        (ValueError)
 ├── DataError        a file that cannot be used as it is                     (ValueError)
-├── DivergenceError  a loss that is no longer a finite number                (ArithmeticError)
+├── DivergenceError  a loss, gradient or weight that is no finite number     (ArithmeticError)
 └── RunError         a run folder that cannot be read or written             (OSError)
 
 The second base is Python's own, so that ``except ValueError`` works as expected. Each message names what was given,
@@ -39,7 +39,7 @@ class DataError(ElmanError, ValueError):
 
 
 class DivergenceError(ElmanError, ArithmeticError):
-    """Training met a loss that is not a finite number."""
+    """Training met a loss, a gradient or a weight that is not a finite number."""
 
 
 class RunError(ElmanError, OSError):

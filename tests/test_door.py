@@ -7,7 +7,8 @@ import elman
 
 DOOR = """
 BackendWarning Bidirectional Cell CellError DataError DivergenceError ElmanError EncoderDecoder Grid InputError Layer
-OptionError Recurrent RunError SequenceModel Stacked backend beam_search cell check explain feeding nn scan watch"""
+Located OptionError Recurrent RunError SequenceModel Stacked backend beam_search cell check explain feeding
+gradient_by_lag locate nn scan watch"""
 
 
 def test_the_door_is_what_it_says():

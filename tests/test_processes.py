@@ -208,3 +208,25 @@ def test_what_processes_add_up_and_tell_each_other(of_one):
         "loss": [math.inf, "ä"],
     }
     assert of_one.most(15) == 15
+
+
+PLANT = """    found, bad = read(self, k, state), self.share.number == 1 and k == 7
+    return found._replace(value=found.value * 0 * 1e999, objective=found.objective * 1e999) if bad else found"""
+
+
+def test_what_only_the_second_process_meets_is_located_there_and_both_act_alike(folder):
+    (folder / "worker.py").write_text(WORKER.replace("    return read(self, k, state)", PLANT))
+    short = f"{TEXT} --dropout 0.2 --steps 10 --validate-every 5"
+    ways = ("skip", "back")
+    commands = [f"{short} --on-divergence {way} --run {way}" for way in ways]
+    code, _, complaint = torchrun(" then ".join(commands))
+    assert code != 0  # going back does not help here
+    assert "the loss became nan at step 7: inf first comes from mul at worker.py:" in complaint
+    assert "training has gone back 3 times" in complaint
+    (skipped,) = [line for line in log("skip") if "diverged" in line]
+    assert skipped["diverged"]["located"]["op"] == "mul"
+    assert (skipped["step"], log("skip")[-1]["step"]) == (7, 10)
+    assert [line["step"] for line in log("back") if "diverged" in line] == [5, 5, 5]
+    kept = load_file("skip/diverged-7.safetensors")
+    assert {"random", "random.1", "batch.ids"} <= kept.keys()
+    assert not torch.equal(kept["random"], kept["random.1"])

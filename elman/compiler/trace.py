@@ -81,11 +81,17 @@ def fill(value: Any, made: Mapping[str, Tensor]) -> Any:
     return type(value)(fill(v, made) for v in value) if isinstance(value, (tuple, list)) else value
 
 
-def line_of_user() -> str:
-    """file:line of the innermost frame that is neither torch's nor the compiler's."""
+def frame_of_user(*others: str) -> FrameType | None:
+    """Innermost frame that is neither torch's nor the compiler's, nor of a file whose path begins as `others` say."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith((TORCH, OWN, "<")):
+    while frame is not None and frame.f_code.co_filename.startswith((TORCH, OWN, "<", *others)):
         frame = frame.f_back
+    return frame
+
+
+def line_of_user() -> str:
+    """file:line of that frame."""
+    frame = frame_of_user()
     return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 

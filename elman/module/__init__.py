@@ -6,7 +6,9 @@ from elman.module.check import Report, check
 from elman.module.encoder_decoder import EncoderDecoder
 from elman.module.explain import Explanation, explain, ways
 from elman.module.grid import Grid
+from elman.module.lags import gradient_by_lag
 from elman.module.layer import Layer
+from elman.module.locate import Located, locate
 from elman.module.recurrent import Recurrent, scan
 from elman.module.search import Found, beam_search
 from elman.module.sequence import Drawn, SequenceModel
@@ -20,6 +22,7 @@ __all__ = [
     "Found",
     "Grid",
     "Layer",
+    "Located",
     "Recurrent",
     "Report",
     "SequenceModel",
@@ -29,6 +32,8 @@ __all__ = [
     "check",
     "explain",
     "feeding",
+    "gradient_by_lag",
+    "locate",
     "scan",
     "ways",
 ]

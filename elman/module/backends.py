@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -36,6 +37,7 @@ MANY = 64  # traces of one owner that are kept
 BACKENDS = ("fused", "reference", "plain")
 _recorded: ContextVar[list[Call] | None] = ContextVar("recorded", default=None)
 _forced: ContextVar[str | None] = ContextVar("backend", default=None)
+_visitor: ContextVar[Visitor | None] = ContextVar("visitor", default=None)
 _said: set[tuple[str, str]] = set()
 
 
@@ -115,13 +117,40 @@ class Known:
 
 
 _known: WeakKeyDictionary[Any, Known] = WeakKeyDictionary()
+Visitor = Callable[[Recurrence, int, int], AbstractContextManager[None]]  # of step t of T
+
+
+@contextmanager
+def visiting(visitor: Visitor) -> Iterator[None]:
+    """Run every layer inside the block plainly, and each of its steps inside visitor(what, t, T)."""
+    with backend("plain"):
+        token = _visitor.set(visitor)
+        try:
+            yield
+        finally:
+            _visitor.reset(token)
+
+
+def visited(what: Recurrence, T: int) -> Callable[..., Any]:
+    """The step, which tells a visitor, where there is one, at which time it runs."""
+    visitor = _visitor.get()
+    if visitor is None:
+        return what.step
+    times = iter(reversed(range(T)) if what.reverse else range(T))
+
+    @wraps(what.step)
+    def step(*args: Any, **context: Any) -> Any:
+        with visitor(what, next(times), T):
+            return what.step(*args, **context)
+
+    return step
 
 
 def unfold(what: Recurrence, inputs: Inputs) -> tuple[Tensor, State, dict[str, Tensor]]:
     """y (T, B, K), the last state, watched values; the fastest way that can."""
     plan, T = choose_plan(what, inputs), inputs.x.shape[0]
     if plan.program is None or plan.traced is None or plan.snapshot is None:
-        ran = unroll(what.step, what.signature, inputs, what.reverse)
+        ran = unroll(visited(what, T), what.signature, inputs, what.reverse)
         say(what, plan, T)  # only now: a step that is wrong has raised its own error
         return ran
     say(what, plan, T)

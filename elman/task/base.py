@@ -129,6 +129,11 @@ class Task(ABC):
     def validate(self) -> Scores:
         """Measured on the data held back; empty without such."""
 
+    def gradient_by_lag(self) -> dict[int, float]:
+        """Of a fixed batch, how much the last step's loss depends on the state so many steps before; empty where there
+        is no such step. See `elman.gradient_by_lag`."""
+        return {}
+
     @abstractmethod
     def score(self, paths: Sequence[str] = (), tick: Callable[[int], None] = lambda n: None) -> Scores:
         """Measured on files, or on the data held back; `tick` is told what is done. Errors: DataError."""

@@ -59,13 +59,19 @@ class LanguageModel(nn.Module):
             nn.init.normal_(self.embedding.weight, std=embedding**-0.5)
 
     def forward(self, ids: Tensor, state: Any = None, watch: Sequence[str] = ()) -> tuple[Any, ...]:
+        y, *rest = self.recurrent(self.embedded(ids), state, watch=watch)  # (T, B, H)
+        return self.logits(y), *rest
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """What the first layer reads, (T, B, E), or (T, B, V) where input is one-hot."""
         if self.embedding is None:
-            x = F.one_hot(ids, self.symbols).to(self.output.bias.dtype)  # (T, B, V)
-        else:
-            x = self.embedding(ids)  # (T, B, E)
-        y, *rest = self.recurrent(x, state, watch=watch)  # (T, B, H)
+            return F.one_hot(ids, self.symbols).to(self.output.bias.dtype)
+        return self.embedding(ids)
+
+    def logits(self, y: Tensor) -> Tensor:
+        """(..., V), from the last layer's outputs (..., H)."""
         weight = self.embedding.weight if self.tied and self.embedding is not None else self.output.weight
-        return F.linear(y, weight, self.output.bias), *rest
+        return F.linear(y, weight, self.output.bias)
 
     def initial(self, batch_size: int) -> Any:
         return self.recurrent.initial(batch_size)

@@ -61,6 +61,9 @@ class TrainOptions:
     """Gradients are scaled down to this norm over all parameters; None: not."""
     clip_value: float | None = None
     """Each gradient entry is cut to plus or minus this value; None: not."""
+    on_divergence: Literal["stop", "skip", "back"] = "stop"
+    """Where a loss or a gradient is no finite number: stop, and say where it arose; skip the batch, at most ten in a
+    row; or go back to the last checkpoint and on at half the rate, at most three times."""
     average: float = 0.0
     """Use an average of the weights over training, in which those of each step fade by this factor; 0: the last."""
     keep: Literal["best", "last"] = "best"

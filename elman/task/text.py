@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elman.data.corpus import Corpus
@@ -18,7 +19,7 @@ from elman.data.download import located
 from elman.data.stdlib import standard_library
 from elman.data.text import Streams, Vocabulary, vocabulary_from_json
 from elman.errors import DataError, OptionError
-from elman.module import ways
+from elman.module import gradient_by_lag, ways
 from elman.task.base import Loss, Score, Scores, Task
 from elman.task.inside import Read, read
 from elman.task.language import LanguageModel, cross_entropy, stateful_loss, window_loss, write
@@ -152,6 +153,20 @@ class Text(Task):
             return {}
         nats = stateful_loss(self.model, self.validation, min(STREAMS, len(self.validation) - 1))
         return {"stateful": Score(nats, self.in_units(nats))}
+
+    def gradient_by_lag(self) -> dict[int, float]:
+        """Over the first window of the training part, from an empty context."""
+        x, y = self._streams[0]
+        training = self.model.training
+        self.model.eval()  # no dropout, and nothing drawn
+        try:
+            return gradient_by_lag(
+                self.model.recurrent,
+                self.model.embedded(x),
+                lambda last: F.cross_entropy(self.model.logits(last), y[-1], reduction="none"),
+            )
+        finally:
+            self.model.train(training)
 
     # use
 

@@ -28,7 +28,7 @@ def train(
     """
     if resume:
         run = Training(task, folder, report, processes)
-        run.load()
+        run.load(task.options.from_step)
         refuse_finished(run)
         folder.write_json("config.json", describe(task))
     else:
@@ -46,11 +46,14 @@ def train(
         if run.step == 0:
             run.show_sample()
         while not run.over and not (signal := processes.most(stop[0] if stop else 0)):
-            measured = run.advance()
+            before, measured = run.step, run.advance()
+            if run.step <= before:
+                continue  # gone back to the last checkpoint
             report.tick(run.progress)
-            if run.due(o.report_every, epoch):
+            if measured and run.due(o.report_every, epoch):
                 run.log(**measured)
                 report.line(run.step, run.seconds, measured)
+                run.counts.reported()
             if run.progress < 1 and run.due(o.sample_every, o.validate_every or epoch):
                 run.show_sample()
             if run.progress < 1 and run.due(o.validate_every, epoch):

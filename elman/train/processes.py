@@ -68,8 +68,12 @@ class Processes:
         """The largest of all processes' values."""
         return value
 
-    def told(self, value: T) -> T:
-        """The first process's value, which is one that JSON can say."""
+    def told(self, value: T, by: int = 0) -> T:
+        """The value of the first process, or of another by its number; it is one that JSON can say."""
+        return value
+
+    def any(self, value: T | None) -> T | None:
+        """The value of the first process that has one."""
         return value
 
     def whole(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -149,12 +153,17 @@ class Together(Processes):
         self._call(dist.all_reduce, largest, dist.ReduceOp.MAX)
         return int(largest)
 
-    def told(self, value: T) -> T:
+    def any(self, value: T | None) -> T | None:
+        number, of = self.share
+        by = of - self.most(0 if value is None else of - number)
+        return None if by == of else self.told(value, by)
+
+    def told(self, value: T, by: int = 0) -> T:
         said = torch.tensor([*json.dumps(value).encode()], dtype=torch.uint8)
         size = torch.tensor(len(said))
-        self._call(dist.broadcast, size, 0)
-        said = said if self.leads else torch.empty(int(size), dtype=torch.uint8)
-        self._call(dist.broadcast, said, 0)
+        self._call(dist.broadcast, size, by)
+        said = said if self.share.number == by else torch.empty(int(size), dtype=torch.uint8)
+        self._call(dist.broadcast, said, by)
         return json.loads(bytes(said.tolist()))
 
     def whole(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:

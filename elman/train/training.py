@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from elman.task.base import Loss, Score, Scores, Task
 from elman.task.options import TrainOptions, from_json
 from elman.tensors import flatten, read_about, read_tensors, rebuild
 from elman.train.board import Board, TensorBoard
+from elman.train.divergence import Counts, diverged
 from elman.train.optimizers import make_optimizer, memory
 from elman.train.processes import Processes, random_name
 from elman.train.schedule import Stall, learning_rate, refuse_unvalidated
@@ -41,6 +42,11 @@ class Place:
     stale: int = 0  # how the validation score has stalled, see Stall
     falls: int = 0
     processes: int = 1  # each with a random state of its own
+    since: int = 0  # this and what follows: as in Counts
+    clipped: int = 0
+    skipped: int = 0
+    in_row: int = 0
+    back: int = 0
 
 
 class Training:
@@ -57,6 +63,7 @@ class Training:
         self.smoothed = task.guess
         self.best: float | None = None
         self.stall = Stall()
+        self.counts = Counts()
         self.state: Any = task.initial()
         self.board = TensorBoard(folder.path) if self.options.tensorboard and processes.leads else Board()
         self.average = [p.detach().clone() for p in self.parameters] if self.options.average else []
@@ -86,17 +93,26 @@ class Training:
 
     def rate(self) -> float:
         """The learning rate of the next step."""
-        return learning_rate(self.options, self.step, self.progress, self.stall.falls)
+        return learning_rate(self.options, self.step, self.progress, self.stall.falls) * self.counts.slower
 
-    def advance(self) -> dict[str, float]:
-        """One step: forward over its windows, back through time, clip, update. What it measured, for the log."""
-        began, o = time.perf_counter(), self.options
+    def advance(self) -> dict[str, float] | None:
+        """One step: forward over its windows, back through time, clip, update. What it measured, for the log.
+
+        None where the step diverged and the options have it skipped, or gone back. Errors: DivergenceError.
+        """
+        began, o, random = time.perf_counter(), self.options, torch.get_rng_state()
         rate = self.rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.differentiate()
+        if not math.isfinite(loss.value):
+            diverged(self, f"the loss became {loss.value}", loss, random)
+            return None
         norm = nn.utils.clip_grad_norm_(self.task.model.parameters(), o.clip_norm or math.inf).item()
+        if not math.isfinite(norm):
+            diverged(self, f"the gradient's norm became {norm}", loss, random)
+            return None
         if o.clip_value is not None:
             nn.utils.clip_grad_value_(self.task.model.parameters(), o.clip_value)
         self.optimizer.step()
@@ -107,26 +123,40 @@ class Training:
         self.smoothed = o.smoothing * self.smoothed + (1 - o.smoothing) * loss.value
         self.step += 1
         self.seconds = self.processes.told(self.seconds + time.perf_counter() - began)
-        return {"train": loss.value, "smoothed": self.smoothed, "norm": norm, "rate": rate}
+        self.counts.add(clipped=o.clip_norm is not None and norm > o.clip_norm)
+        return {"train": loss.value, "smoothed": self.smoothed, "norm": norm, "rate": rate, **self.counts.shown()}
 
     def differentiate(self) -> Loss:
-        """The gradient of the mean objective of a step's batches, the state carried through them: their mean loss."""
+        """The gradient of the mean objective of a step's batches, the state carried through them: their mean loss.
+
+        Or the first loss that is not finite, and no gradient.
+        """
         n, state, value = self.options.accumulate, self.state, 0.0
         for k in range(self.step * n, (self.step + 1) * n):
             loss = self.processes.combined(self.task.loss(k, state))
-            self.refuse_infinite(loss.value, "loss")
+            if not math.isfinite(loss.value):
+                return loss
             (loss.objective / n).backward()
             state, value = loss.state, value + loss.value / n
         self.processes.add_gradients(self.parameters)
         return loss._replace(value=value)
 
     def refuse_infinite(self, value: float, what: str) -> None:
-        """Errors: DivergenceError where a loss is no finite number."""
+        """Errors: DivergenceError where a score is no finite number."""
         if not math.isfinite(value):
             raise DivergenceError(
                 f"the {what} became {value} at step {self.step}: lower --rate (now {self.options.rate:g}) or "
                 f"--clip-norm; {self.folder.path} keeps its last checkpoint"
             )
+
+    def refuse_lost(self) -> None:
+        """Errors: DivergenceError naming a parameter that is no longer finite."""
+        for name, parameter in self.task.model.named_parameters():
+            if not parameter.isfinite().all():
+                raise DivergenceError(
+                    f"step {self.step} left {name} with values that are not finite: lower --rate (now "
+                    f"{self.options.rate:g}); {self.folder.path} keeps its last checkpoint"
+                )
 
     def tensors(self) -> dict[str, Tensor]:
         """All that training goes on from, by name, in tensors that are its own or like its own."""
@@ -160,35 +190,40 @@ class Training:
         finally:
             put(own, self.parameters)
 
+    def place(self) -> Place:
+        """Where a checkpoint that is written now stands."""
+        log, samples = self.folder.settled("log.jsonl"), self.folder.settled("samples.txt")
+        return Place(
+            step=self.step, seconds=self.seconds, smoothed=self.smoothed, best=self.best, log=log, samples=samples,
+            stale=self.stall.stale, falls=self.stall.falls, processes=self.task.share.of, **asdict(self.counts),
+        )  # fmt: skip
+
     def save(self, weights: bool = True) -> None:
         """A checkpoint from which training goes on as if it had not stopped. weights: they are those to be used.
 
         One file holds all, the weights to be used among it. model.safetensors is a copy of them, written first, so that
         it is never older than the checkpoint; where it is newer, `load` makes it anew.
+        Errors: DivergenceError where there is nothing to go on from: the last checkpoint stays.
         """
+        self.refuse_lost()
         if weights:
             self.kept = self.weights()
             self.folder.write_tensors("model.safetensors", self.kept)
-        log, samples = self.folder.settled("log.jsonl"), self.folder.settled("samples.txt")
-        place = Place(
-            step=self.step, seconds=self.seconds, smoothed=self.smoothed, best=self.best, log=log, samples=samples,
-            stale=self.stall.stale, falls=self.stall.falls, processes=self.task.share.of,
-        )  # fmt: skip
-        tensors = self.tensors() | self.processes.random()
+        tensors, about = self.tensors() | self.processes.random(), {"training": json.dumps(asdict(self.place()))}
         older = self.options.checkpoints - 1
         if older and self.saved is not None and self.saved < self.step:
             self.folder.retain(self.saved)
-        self.folder.write_tensors(NEWEST, tensors, {"training": json.dumps(asdict(place))})
+        self.folder.write_tensors(NEWEST, tensors, about)
         self.saved = self.step
         self.folder.forget(sorted(self.folder.older(), reverse=True)[older:])
         self.processes.meet()
 
-    def load(self) -> None:
-        """Go back to the newest checkpoint, or to the older one that is asked for, which is the newest from then on.
+    def load(self, asked: int | None = None) -> None:
+        """Go back to the newest checkpoint, or to the older one of a step, which is the newest from then on.
 
         Errors: RunError where it is damaged or of another model; then nothing in the folder has changed.
         """
-        folder, asked = self.folder, self.options.from_step
+        folder = self.folder
         try:
             place, tensors = self.read(folder.checkpoint(asked))
         except RunError as error:
@@ -215,12 +250,14 @@ class Training:
         about = read_about(path)
         try:
             place = from_json(Place, json.loads(about.get("training", "null")))
-            if min(place.step, place.seconds, place.log, place.samples, place.stale, place.falls) < 0:
+            counts = {field.name: getattr(place, field.name) for field in fields(Counts)}
+            positions = (place.step, place.seconds, place.log, place.samples, place.stale, place.falls)
+            if min(*positions, *counts.values()) < 0:
                 raise OptionError("a negative position")
             if not 1 <= place.processes <= MOST:
                 raise OptionError(f"written by {place.processes} processes")
             self.step, self.seconds, self.smoothed, self.best = place.step, place.seconds, place.smoothed, place.best
-            self.saved, self.stall = place.step, Stall(place.stale, place.falls)
+            self.saved, self.stall, self.counts = place.step, Stall(place.stale, place.falls), Counts(**counts)
             others = dict.fromkeys(map(random_name, range(1, place.processes)), torch.get_rng_state())
             tensors = read_tensors(path, self.tensors() | others)
             self.processes.draw_from(tensors)
@@ -247,10 +284,11 @@ class Training:
 
     def validate(self) -> None:
         """Measure on the validation part, and save: the weights too if they are the best so far, or none is."""
-        began, scores = time.perf_counter(), Scores()
+        began, scores, reach = time.perf_counter(), Scores(), {}
         if self.processes.leads:
             with self.averaged():
                 scores = self.task.validate()
+                reach = {"lags": lags} if scores and (lags := self.task.gradient_by_lag()) else {}
         self.seconds = self.processes.told(self.seconds + time.perf_counter() - began)
         scores = {name: Score(*score) for name, score in self.processes.told(scores).items()}
         for name, score in scores.items():
@@ -262,7 +300,7 @@ class Training:
             better = self.is_better(first)
             self.stall.note(better and first is not None and first != self.best, self.options)
             self.best = first if better else self.best
-            self.log(validation={name: score.value for name, score in scores.items()})
+            self.log(validation={name: score.value for name, score in scores.items()}, **reach)
             self.report.validation(self.step, self.seconds, scores)
         self.board.measured(self.step)
         self.save(weights=better or self.options.keep == "last")
