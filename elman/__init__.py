@@ -28,6 +28,7 @@ from elman.module import (
     feeding,
     gradient_by_lag,
     locate,
+    precision,
     scan,
 )
 
@@ -60,6 +61,7 @@ __all__ = [
     "gradient_by_lag",
     "locate",
     "nn",
+    "precision",
     "scan",
     "watch",
 ]

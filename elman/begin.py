@@ -10,6 +10,7 @@ from typing import Any
 
 import tyro
 
+from elman import precision
 from elman.checkpoint import RunFolder
 from elman.errors import OptionError, RunError
 from elman.task import TASKS
@@ -18,16 +19,8 @@ from elman.train import Processes, check_same_data, summary_writer
 
 BOUNDS = ("steps", "epochs", "seconds")
 PRINTED = ("report_every", "validate_every", "sample_every", "tensorboard")
-FREE = {
-    "run",
-    "resume",
-    "from_step",
-    *BOUNDS,
-    "early_stop",
-    *PRINTED,
-    "checkpoints",
-    "on_divergence",
-}  # what --resume may change
+# what --resume may change
+FREE = {"run", "resume", "from_step", *BOUNDS, "early_stop", *PRINTED, "checkpoints", "on_divergence"}
 
 
 def prepared(words: list[str], processes: Processes = Processes()) -> tuple[Any, RunFolder, bool]:
@@ -41,7 +34,7 @@ def prepared(words: list[str], processes: Processes = Processes()) -> tuple[Any,
         return resume(task, words[1:], asked.run, processes)
     if asked.from_step is not None:
         raise OptionError(f"--from-step {asked.from_step}: goes with --resume, and an older checkpoint of that run")
-    with processes.in_turn():
+    with precision(asked.precision), processes.in_turn():  # refused before data is read and a folder made
         made = task(asked)
     processes.divide(made)
     return made, processes.folder(lambda: RunFolder.create(asked.run, task.name)), False

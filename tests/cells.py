@@ -96,6 +96,7 @@ CELLS = {
 SIZES = [(1, 1, 1, 1), (1, 3, 2, 5), (6, 1, 3, 65), (7, 3, 4, 5)]  # T, B, I, H
 THOROUGH = ("elman", "elman-relu", "lstm", "gru", "uneven", "jumpy", "lstm-learned")  # in every size
 CASES = [(kind, size) for kind in CELLS for size in (SIZES if kind in THOROUGH else SIZES[2:])]  # the rest in two
+CASES += [("attend-dot", (4, 3, 2, 1))]  # a later phase of its backward needs a sum again
 
 
 def make(kind, size, dtype=torch.float64):

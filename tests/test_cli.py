@@ -360,6 +360,16 @@ def test_a_disk_full_from_the_start_leaves_no_folder(text_file, size):
     assert not (text_file.parent / "runs" / "text").exists()
 
 
+def test_a_precision_that_the_processor_lacks_is_refused_before_anything_is_done(text_file, monkeypatch, capsys):
+    monkeypatch.setenv("ELMAN_VECTOR", "128")
+    monkeypatch.delenv("ELMAN_BF16", raising=False)
+    assert main(["train", "text", str(text_file), *SMALL, "--precision", "bf16"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("elman: precision bf16 cannot run here: ")
+    assert said.out == ""
+    assert not (text_file.parent / "runs").exists()
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
 def test_a_signal_saves_says_how_to_go_on_and_that_works(text_file, name):
     child = command("train", "text", str(text_file), *SMALL, "--steps", "1000000")

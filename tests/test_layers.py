@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "runs": {"errors", "task", "checkpoint"},
     "arguments": {"task"},
     "look": {"errors", "task", "checkpoint", "runs"},
-    "begin": {"errors", "task", "checkpoint", "train"},
+    "begin": {"errors", "task", "checkpoint", "train", "__init__"},
     "search": {"errors", "task", "checkpoint", "console", "train", "runs", "arguments"},
     "cli": {
         "errors",

@@ -264,6 +264,31 @@ def test_training_lowers_the_loss(options):
     assert whole(folder)[0][-1]["validation"] == {"stateful": task.validate()["stateful"].value}
 
 
+def test_a_run_in_bf16_is_trained_so_and_measured_in_float32(options, monkeypatch):
+    monkeypatch.setenv("ELMAN_BF16", "emulated")
+    losses = {}
+    for kind in ("float32", "bf16"):
+        _, folder, task = start(replace(options, precision=kind), kind)
+        log = [json.loads(line) for line in (folder.path / "log.jsonl").read_text().splitlines()]
+        losses[kind] = [record["train"] for record in log if "train" in record]
+        folder.load_into(task.model, "model.safetensors")
+        best = min(record["validation"]["stateful"] for record in log if "validation" in record)
+        assert task.validate()["stateful"].value == best  # out here nothing is rounded
+        assert folder.read_json("config.json")["options"]["precision"] == kind
+        assert all(value.dtype == torch.float32 for value in task.model.state_dict().values())
+    assert losses["bf16"] == pytest.approx(losses["float32"], abs=0.01)
+    assert losses["bf16"] != losses["float32"]
+
+
+def test_a_run_in_bf16_goes_on_to_the_same_bits(options, monkeypatch):
+    monkeypatch.setenv("ELMAN_BF16", "emulated")
+    options = replace(options, precision="bf16")
+    _, straight, _ = start(options, "straight")
+    start(options, "stopped", task=Interrupted(options))
+    _, stopped, _ = start(options, "stopped", resume=True)
+    same(whole(straight), whole(stopped))
+
+
 def test_a_run_without_a_validation_part(options):
     finished, folder, _ = start(replace(options, validation=0.0), "one")
     assert finished

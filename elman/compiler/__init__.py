@@ -10,16 +10,15 @@ loop and hands it to torch's autograd. Nothing in here knows a cell by its name,
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from elman.compiler.aten_ops import UntraceableError
 from elman.compiler.collection import collection_paused
 from elman.compiler.emit import reference
 from elman.compiler.emit.reference import Given, Result
+from elman.compiler.emit.target import NoTarget, host, lacks_pairs
 from elman.compiler.graph import Costs, Loop, costs, show
-from elman.compiler.run import Program, Runner, segment_length
+from elman.compiler.run import Emit, Program, Runner, segment_length
 from elman.compiler.simplify import simplify
 from elman.compiler.trace import Traced, trace
 from elman.compiler.unfold import unfold
@@ -37,6 +36,7 @@ __all__ = [
     "collection_paused",
     "costs",
     "emitter",
+    "lacks_pairs",
     "segment_length",
     "show",
     "simplify",
@@ -47,7 +47,7 @@ __all__ = [
 
 
 @collection_paused()
-def emitter(loop: Loop, x: Tensor, forced: str | None) -> tuple[str, Callable[[Loop], Runner], str]:
+def emitter(loop: Loop, x: Tensor, forced: str | None) -> tuple[str, Emit, str]:
     """The name of the backend for this loop and input, how it emits, and why it is not a faster one."""
     if forced == "reference":
         return "reference", reference.emit, "asked for"
@@ -55,7 +55,6 @@ def emitter(loop: Loop, x: Tensor, forced: str | None) -> tuple[str, Callable[[L
         return "reference", reference.emit, f"there are no kernels for {x.device.type} yet"
     try:
         from elman.compiler.emit import cpu  # llvmlite is imported only where it is used
-        from elman.compiler.emit.target import NoTarget, host
     except ImportError as error:
         return "reference", reference.emit, f"kernels need llvmlite ({error}); pip install llvmlite"
     try:

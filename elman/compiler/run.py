@@ -18,6 +18,7 @@ from elman.compiler.graph import LEAVES, Loop
 from elman.compiler.simplify import simplify
 
 Runner = Callable[[Given], Result]
+Emit = Callable[[Loop, "torch.dtype | None"], Runner]
 Tensors = Mapping[str, Tensor]
 GROUPS = ("per_step", "state", "fixed", "shared")
 
@@ -35,18 +36,20 @@ class Pair(NamedTuple):
 class Program:
     """A loop and how it is run; what has been compiled so far is kept.
 
-    `emit` turns a loop into a function: `reference.emit`, or the emitter of a device.
+    `emit` turns a loop into a function: `reference.emit`, or the emitter of a device. `operands`: what both sides of
+    products are rounded to; None: to nothing.
     """
 
     loop: Loop
-    emit: Callable[[Loop], Runner]
+    emit: Emit
+    operands: torch.dtype | None = None
     pairs: dict[frozenset[str], Pair] = field(default_factory=dict)
     runner: Runner | None = None
 
     def inference(self) -> Runner:
         """Outputs and last states only."""
         if self.runner is None:
-            self.runner = self.emit(self.loop)
+            self.runner = self.emit(self.loop, self.operands)
         return self.runner
 
     def training(self, wanted: frozenset[str]) -> Pair:
@@ -54,7 +57,7 @@ class Program:
         if wanted not in self.pairs:
             with collection_paused():
                 forward, back = map(simplify, derive(self.loop, list(self.loop.per_step), wanted))
-                self.pairs[wanted] = Pair(forward, back, self.emit(forward), self.emit(back))
+                self.pairs[wanted] = Pair(forward, back, *(self.emit(loop, self.operands) for loop in (forward, back)))
         return self.pairs[wanted]
 
     def __call__(self, given: Given, segment: int | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -148,7 +151,7 @@ def again(
 ) -> list[Tensor | None]:
     """Gradients that can be differentiated once more: torch's own, through the reference."""
     with torch.enable_grad():
-        result = reference.emit(call.program.loop)(call.given(tensors))
+        result = reference.emit(call.program.loop, call.program.operands)(call.given(tensors))
         outputs = [*result.per_step.values(), *(result.carried[k] for k in call.program.loop.carried)]
         pairs = [(o, g) for o, g in zip(outputs, grads) if g is not None and o.requires_grad]
         leaves = [t for t, need in zip(tensors, needs) if need]

@@ -9,6 +9,7 @@ from elman.module.grid import Grid
 from elman.module.lags import gradient_by_lag
 from elman.module.layer import Layer
 from elman.module.locate import Located, locate
+from elman.module.precision import precision
 from elman.module.recurrent import Recurrent, scan
 from elman.module.search import Found, beam_search
 from elman.module.sequence import Drawn, SequenceModel
@@ -34,6 +35,7 @@ __all__ = [
     "feeding",
     "gradient_by_lag",
     "locate",
+    "precision",
     "scan",
     "ways",
 ]

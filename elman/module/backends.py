@@ -31,6 +31,7 @@ from elman.compiler.trace import ROWS
 from elman.errors import BackendWarning, CellError, OptionError
 from elman.module.owner import Snapshot, Untouched, describe_owner, offered, plain
 from elman.module.plain import Inputs, choose, column, one_step, unroll
+from elman.module.precision import operands
 
 MASKS = ("mask:reset", "mask:active")
 MANY = 64  # traces of one owner that are kept
@@ -38,7 +39,7 @@ BACKENDS = ("fused", "reference", "plain")
 _recorded: ContextVar[list[Call] | None] = ContextVar("recorded", default=None)
 _forced: ContextVar[str | None] = ContextVar("backend", default=None)
 _visitor: ContextVar[Visitor | None] = ContextVar("visitor", default=None)
-_said: set[tuple[str, str]] = set()
+_said: set[str] = set()
 
 
 @contextmanager
@@ -183,21 +184,23 @@ def choose_plan(what: Recurrence, inputs: Inputs) -> Plan:
 
 def slower(what: Recurrence, plan: Plan) -> str:
     """Which way it runs and why, in a line."""
-    return f"{describe_owner(what.owner)} runs on the {plan.backend} backend: {plan.reason}"
+    unrounded = ", its products in float32" if plan.backend == "plain" and operands(torch.float32) else ""
+    return f"{describe_owner(what.owner)} runs on the {plan.backend} backend{unrounded}: {plan.reason}"
 
 
 def say(what: Recurrence, plan: Plan, steps: int) -> None:
     """Say once that a call runs in a slower way than it could, unless it was asked for."""
-    key = (describe_owner(what.owner), plan.reason)
-    if plan.backend != "fused" and _forced.get() is None and steps > 1 and key not in _said:
-        _said.add(key)
-        warnings.warn(slower(what, plan), BackendWarning, stacklevel=7)
+    text = slower(what, plan)
+    if plan.backend != "fused" and _forced.get() is None and steps > 1 and text not in _said:
+        _said.add(text)
+        warnings.warn(text, BackendWarning, stacklevel=7)
 
 
 def best_plan(what: Recurrence, inputs: Inputs, forced: str | None) -> Plan:
     """The fastest way that can run this call."""
     x = inputs.x
-    if x.shape[0] == 1 and forced is None and not what.strict:
+    rounded = operands(x.dtype)
+    if x.shape[0] == 1 and forced is None and not what.strict and rounded is None:
         return Plan("plain", "a single step has nothing to unfold")
     if reason := unsuited(what, inputs):
         return Plan("plain", reason)
@@ -206,10 +209,10 @@ def best_plan(what: Recurrence, inputs: Inputs, forced: str | None) -> Plan:
         known.snapshot = Snapshot(what.owner)
     if any(known.snapshot.hooks):
         return Plan("plain", "a module inside the step has hooks, which must run at every step")
-    quick = (kind_of_call(what, inputs), what.reverse, forced)
+    quick = (kind_of_call(what, inputs), what.reverse, forced, rounded)
     if quick in known.snapshot.plans:
         return known.snapshot.plans[quick]
-    key = (known.snapshot.fingerprint, *quick[:-1])
+    key = (known.snapshot.fingerprint, *quick[:2])
     if len(known.traced) > MANY:  # a step that changes at every call
         known.traced.clear()
         known.programs.clear()
@@ -220,7 +223,7 @@ def best_plan(what: Recurrence, inputs: Inputs, forced: str | None) -> Plan:
         plan = Plan("plain", found)
     else:
         name, emit, reason = emitter(found.loop, x, forced)
-        program = known.programs.setdefault((key, name), Program(found.loop, emit))
+        program = known.programs.setdefault((key, name, rounded), Program(found.loop, emit, rounded))
         plan = Plan(name, reason, program, found, known.snapshot)
     known.snapshot.plans[quick] = plan
     return plan

@@ -48,9 +48,12 @@ def explain(layer: nn.Module, *inputs: Any, **options: Any) -> Explanation:
 
 def ways(layer: nn.Module, *inputs: Any) -> str:
     """The backends of a model's recurrent layers in a few words."""
-    plans = {(call.plan.backend, call.plan.reason): None for call in calls_of(layer, inputs, {})}
     words = {"fused": "fused: one kernel a sequence", "reference": "reference", "plain": "plain: a Python loop"}
-    return "; ".join(words[name] + (f" ({reason})" if reason else "") for name, reason in plans)
+    plans: dict[str, None] = {}  # in order, each once
+    for call in calls_of(layer, inputs, {}):
+        reason = f" ({call.plan.reason})" if call.plan.reason else ""
+        plans[words[call.plan.backend] + (", products in bf16" if rounds(call) else "") + reason] = None
+    return "; ".join(plans)
 
 
 def calls_of(layer: nn.Module, inputs: Sequence[Any], options: dict[str, Any]) -> list[Call]:
@@ -69,6 +72,18 @@ def calls_in(run: Callable[[], object]) -> list[Call]:
     return calls
 
 
+def rounds(call: Call) -> bool:
+    """Whether products of this call have operands in bfloat16."""
+    return call.plan.program is not None and call.plan.program.operands is torch.bfloat16
+
+
+def precision_of(call: Call) -> str:
+    """Of products, and of all else."""
+    if rounds(call):
+        return "bf16 -- operands of products; sums, states, gradients and weights in float32"
+    return str(call.x.dtype).removeprefix("torch.")
+
+
 def described(call: Call) -> str:
     """One recurrent layer."""
     T, B, width = call.x.shape
@@ -78,6 +93,7 @@ def described(call: Call) -> str:
         f"{describe_owner(call.what.owner)}: x (T={T}, B={B}, I={width}), {kind}",
         f"step at {where_defined(call.what.step)}",
         f"backend: {plan.backend}" + (f" -- {plan.reason}" if plan.reason else ""),
+        f"precision: {precision_of(call)}",
     ]
     if plan.program is None:
         return "\n".join(lines)

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
-from elman import __version__
+from elman import __version__, precision
 from elman.checkpoint import RunFolder
 from elman.console import Report
 from elman.errors import FinishedError, RunError
@@ -24,28 +24,40 @@ def train(
 ) -> int:
     """Train until the bound of the options. 0 when it was reached, else the number of the signal that ended it earlier.
 
-    Either way the run folder holds a checkpoint of the last whole step. Errors: DivergenceError, RunError.
+    Either way the run folder holds a checkpoint of the last whole step. Errors: DivergenceError, RunError, OptionError
+    where the processor lacks the precision that is asked for.
     """
+    with precision(task.options.precision):
+        return through(begun(task, folder, report, resume, processes))
+
+
+def begun(task: Task, folder: RunFolder, report: Report, resume: bool, processes: Processes) -> Training:
+    """A training before its first step, its folder filled; or one that goes on from a checkpoint."""
     if resume:
         run = Training(task, folder, report, processes)
         run.load(task.options.from_step)
         refuse_finished(run)
         folder.write_json("config.json", describe(task))
-    else:
-        with folder.whole():
-            run = Training(task, folder, report, processes)
-            for name, value in task.files.items():
-                folder.write_json(name, value)
-            run.save()
-            folder.write_json("config.json", describe(task))  # last: where it is, there is a run
-    o = run.options
-    report.begin(task, folder, run.step, run.steps, o.seconds)
+        return run
+    with folder.whole():
+        run = Training(task, folder, report, processes)
+        for name, value in task.files.items():
+            folder.write_json(name, value)
+        run.save()
+        folder.write_json("config.json", describe(task))  # last: where it is, there is a run
+    return run
+
+
+def through(run: Training) -> int:
+    """All steps that are left, with what is printed, measured and saved on the way."""
+    o, report = run.options, run.report
+    report.begin(run.task, run.folder, run.step, run.steps, o.seconds)
     epoch = max(math.ceil(run.epoch), SELDOM)
-    run.board.begin(task, run.step, run.seconds)
+    run.board.begin(run.task, run.step, run.seconds)
     with interruptible() as stop, report.bar(), closing(run.board):
         if run.step == 0:
             run.show_sample()
-        while not run.over and not (signal := processes.most(stop[0] if stop else 0)):
+        while not run.over and not (signal := run.processes.most(stop[0] if stop else 0)):
             before, measured = run.step, run.advance()
             if run.step <= before:
                 continue  # gone back to the last checkpoint
@@ -66,7 +78,7 @@ def train(
             run.validate()
         else:
             report.say(f"stopped early at step {run.step:,}: {stalled(run)}")
-        folder.load_into(task.model, "model.safetensors")
+        run.folder.load_into(run.task.model, "model.safetensors")
     return 0
 
 

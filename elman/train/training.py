@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elman import precision
 from elman.checkpoint import NEWEST, RunFolder
 from elman.console import Report
 from elman.errors import DivergenceError, OptionError, RunError
@@ -182,11 +183,12 @@ class Training:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The model with its averaged weights, while the block runs."""
+        """The model as it will be used, while the block runs: with its averaged weights, in float32."""
         own = [p.detach().clone() for p in self.parameters] if self.average else []
         put(self.average, self.parameters)
         try:
-            yield
+            with precision("float32"):
+                yield
         finally:
             put(own, self.parameters)
 

@@ -13,7 +13,7 @@ from elman.compiler.collection import collection_paused
 from elman.compiler.emit import native, threads
 from elman.compiler.emit.kernel import Kernel
 from elman.compiler.emit.layout import Layout
-from elman.compiler.emit.linear import Linear, linear
+from elman.compiler.emit.linear import linear
 from elman.compiler.emit.llvm import FLAG_BYTES, Build
 from elman.compiler.emit.outer import outer
 from elman.compiler.emit.plan import Plan, plan
@@ -24,26 +24,31 @@ from elman.compiler.emit.target import Target, host
 from elman.compiler.graph import LEAVES, Loop, Node, Op, order, show
 
 TYPES = {torch.float32: "f32", torch.float64: "f64"}
+ROUNDED = {torch.bfloat16: "bf16"}  # operands of products, where all else is float32
 WIDE_ROWS = 3  # rows a thread from which each thread runs its own rows; below, threads share each product
 
 
-def emit(loop: Loop, target: Target | None = None) -> Callable[[Given], Result]:
-    """The loop as a function of tensors on the CPU, float32 or float64; compiled when first called."""
-    return Emitted(loop, target or host())
+def emit(loop: Loop, operands: torch.dtype | None = None, target: Target | None = None) -> Callable[[Given], Result]:
+    """The loop as a function of tensors on the CPU, float32 or float64; compiled when first called.
+
+    operands: what the two sides of products are rounded to, bfloat16, where the tensors are float32; None: to nothing.
+    """
+    return Emitted(loop, operands, target or host())
 
 
 class Emitted:
     """A loop; one compiled kernel for each element type and way of splitting the work."""
 
-    def __init__(self, loop: Loop, target: Target) -> None:
-        self.loop, self.target = loop, target
+    def __init__(self, loop: Loop, operands: torch.dtype | None, target: Target) -> None:
+        self.loop, self.operands, self.target = loop, operands, target
         self.kernels: dict[tuple[torch.dtype, bool], Compiled] = {}
 
     def compiled(self, dtype: torch.dtype, wide: bool) -> Compiled:
         """The kernel, from memory, from the disk, or new."""
         if (dtype, wide) not in self.kernels:
             with collection_paused():
-                self.kernels[dtype, wide] = Compiled(self.loop, wide, TYPES[dtype], self.target)
+                name = TYPES[dtype] if self.operands is None else ROUNDED[self.operands]
+                self.kernels[dtype, wide] = Compiled(self.loop, wide, name, self.target)
         return self.kernels[dtype, wide]
 
     def __call__(self, given: Given) -> Result:
@@ -54,14 +59,15 @@ class Emitted:
 
 
 class Compiled:
-    """A planned loop and its kernel, for one element type."""
+    """A planned loop and its kernel, for one element type: "f32", "f64" or "bf16"."""
 
     def __init__(self, loop: Loop, wide: bool, dtype: str, target: Target) -> None:
         self.shared = products(dtype, target)
         self.linear = linear(dtype, target)
-        self.panel = self.shared.panel
-        self.plan = plan(loop, wide, self.panel)
-        self.layout = Layout(self.plan, self.panel)
+        self.outer = partial(outer, dtype=dtype, target=target)
+        self.sizes = Build(target, dtype)
+        self.plan = plan(loop, wide, self.sizes.panel)
+        self.layout = Layout(self.plan, self.sizes)
         self.states = loop.leaves(Op.STATE)
         self.outers = {name: [n for n in order([node]) if n.op is Op.OUTER] for name, node in loop.summed.items()}
 
@@ -80,7 +86,7 @@ class Compiled:
 
 def run(made: Plan, kernel: Compiled, given: Given, some: Tensor) -> Result:
     """Products ahead, the kernel, products behind."""
-    whole = Whole(kernel.linear, given, some)
+    whole = Whole(kernel, given, some)
     for node in made.ahead:
         whole.compute(node)
     carried, stored, paths, totals, kept = launch(kernel, given, whole, some)
@@ -110,8 +116,8 @@ def run(made: Plan, kernel: Compiled, given: Given, some: Tensor) -> Result:
 class Whole:
     """Values of all steps at once, as torch sees them: (T * B, width), or (B, width) where steps do not differ."""
 
-    def __init__(self, linear: Linear, given: Given, some: Tensor) -> None:
-        self.given, self.some, self.linear = given, some, linear
+    def __init__(self, kernel: Compiled, given: Given, some: Tensor) -> None:
+        self.given, self.some, self.kernel = given, some, kernel
         self.T, self.B = given.size
         self.values: dict[Node, Tensor] = {}
         self.sequences: dict[Node, Tensor] = {}  # those that are there as (T, B, width)
@@ -144,7 +150,7 @@ class Whole:
             self.still.add(node)
         if node.op is Op.MATMUL:
             a, weight = sources
-            self.values[node] = self.linear(a, weight.t() if node.arg else weight)
+            self.values[node] = self.kernel.linear(a, weight.t() if node.arg else weight)
         elif node.op is Op.OUTER:
             a, b = sources
             self.values[node] = self.outer(a, b, node in self.turned)
@@ -156,7 +162,7 @@ class Whole:
         a, b = (b, a) if turned else (a, b)
         out = a.new_empty(a.shape[1], b.shape[1])
         a, b = (v if v.stride(1) == 1 or v.shape[1] == 1 else v.contiguous() for v in (a, b))
-        outer(a, b, out)
+        self.kernel.outer(a, b, out)
         return out.t() if turned else out
 
     def output(self, node: Node, leaving: bool) -> Tensor:
@@ -184,7 +190,8 @@ class Memory:
         self.per_part = -(-B // count) if made.wide else B
         self.parts = -(-B // self.per_part) if made.wide else count
         work = [self.parts * self.per_part * layout.per_row, 0 if made.wide else 2 * B * layout.shared_per_row]
-        work += [K * -(-N // kernel.panel) * kernel.panel for K, N in made.matrices]
+        panel = kernel.sizes.panel
+        work += [kernel.sizes.elements(K) * -(-N // panel) * panel for K, N in made.matrices]
         self.work = Pieces([(size,) for size in work])
         away = {made.loop.per_step[name] for name in leaving}
         shapes: dict[str | Node, tuple[int, ...]] = {}  # paths by the state's name, stored values by their node
@@ -220,7 +227,7 @@ def launch(kernel: Compiled, given: Given, whole: Whole, some: Tensor) -> Launch
         found[key] = fresh(shape, some.dtype) if room is None else placed(room, shape, made.loop.reverse)
     keep: list[Tensor] = []  # what the kernel reads must live until it ends
     block = [T, B, memory.parts, memory.per_part, scratch, shared, flags.data_ptr()]
-    block += kernel.shared.product, kernel.shared.pack
+    block += kernel.shared.product, kernel.shared.pack, kernel.shared.round
     for node in made.streams:
         keep.append(value := stream(whole, node))
         block += value.data_ptr(), value.stride(0), value.stride(1)

@@ -26,18 +26,38 @@ pointer, void = ir.PointerType(), ir.VoidType()
 
 
 class Flow:
-    """One module under construction, for one target and one element type ("f32" or "f64")."""
+    """One module under construction, for one target and one element type: "f32", "f64", or "bf16".
+
+    "bf16" is float32 in all but the operands of products, of which an element holds two (see pairs.py).
+    """
 
     def __init__(self, target: Target, dtype: str = "f32", name: str = "elman") -> None:
         self.target = target
-        self.dtype = dtype
-        self.bits = {"f32": 32, "f64": 64}[dtype]
+        self.paired = dtype == "bf16"
+        self.dtype = "f32" if self.paired else dtype
+        self.bits = {"f32": 32, "f64": 64}[self.dtype]
         self.lanes = target.lanes(self.bits)
         self.panel = target.panel(self.bits)
-        self.element = ir.FloatType() if dtype == "f32" else ir.DoubleType()
+        self.element = ir.FloatType() if self.dtype == "f32" else ir.DoubleType()
         self.module = ir.Module(name)
         self.module.triple = target.triple
         self.b: Any = None  # the llvmlite IRBuilder of the function being written
+
+    def elements(self, K: int) -> int:
+        """So many elements hold K operands of a product."""
+        return -(-K // 2) if self.paired else K
+
+    def elements_int(self, K: Value) -> Value:
+        """The same of an i64."""
+        return self.div_int(self.add_int(K, 1), 2) if self.paired else K
+
+    def paired_width(self, K: int) -> int:
+        """Elements of a row of K rounded numbers, in whole vectors; none where nothing is rounded."""
+        return -(-K // (2 * self.lanes)) * self.lanes if self.paired else 0
+
+    def paired_width_int(self, K: Value) -> Value:
+        """The same of an i64."""
+        return self.mul_int(self.div_int(self.add_int(K, 2 * self.lanes - 1), 2 * self.lanes), self.lanes)
 
     # ---- functions and control flow
 

@@ -31,7 +31,7 @@ class Kernel:
 
     def __init__(self, plan: Plan, build: Build) -> None:
         self.plan, self.build = plan, build
-        self.layout = Layout(plan, build.panel)
+        self.layout = Layout(plan, build)
         self.barriers = max(sum(len(phase.products) for phase in plan.phases), 1)
 
     def write(self) -> None:
@@ -154,6 +154,7 @@ class Kernel:
         self.n = n
         self.t = build.sub_int(build.sub_int(self.T, 1), n) if plan.loop.reverse else n
         self.at: dict[object, Rows] = {}
+        self.rounded: dict[Node, Rows] = {}
         for i, node in enumerate(plan.streams):
             per_t, per_r = self.integer(f"stream{i}.t"), self.integer(f"stream{i}.r")
             offset = build.add_int(build.mul_int(self.t, per_t), build.mul_int(self.row0, per_r))
@@ -196,10 +197,22 @@ class Kernel:
         rows = self.rows(node)
         return Rows(self.build.at(rows.start, low), rows.stride)
 
+    def operand(self, node: Node) -> Rows:
+        """The same as operands: in bfloat16 rounded once a step, by each thread of a narrow plan for itself."""
+        build = self.build
+        if not build.paired:
+            return self.side(node)
+        if node not in self.rounded:
+            side, out = self.side(node), Rows(self.private(("rounded", node)), build.paired_width(node.width))
+            sizes = build.c(out.stride), self.count, build.c(node.width)
+            build.call_pointer(self.address("round"), side.start, build.c(side.stride), out.start, *sizes)
+            self.rounded[node] = out
+        return self.rounded[node]
+
     def product(self, node: Node) -> None:
         build = self.build
-        side, out = self.side(node.src[0]), self.at[self.plan.home[node]]
-        K, panels = node.src[0].width, -(-node.width // build.panel)
+        side, out = self.operand(node.src[0]), self.at[self.plan.home[node]]
+        K, panels = build.elements(node.src[0].width), -(-node.width // build.panel)
         i = self.plan.weights.index((node.src[1], bool(node.arg)))
 
         def multiply(first: Value, last: Value) -> None:

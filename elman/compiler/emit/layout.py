@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from elman.compiler.emit.llvm import Build
 from elman.compiler.emit.plan import Plan
 from elman.compiler.graph import Node, Op
 
-FIXED_SLOTS = ("T", "B", "parts", "per_part", "scratch", "shared", "flags", "product", "pack")
+FIXED_SLOTS = ("T", "B", "parts", "per_part", "scratch", "shared", "flags", "product", "pack", "round")
 
 
 class Layout:
     """Names of the 8-byte slots of the block, and how temporary rows share the scratch of a part."""
 
-    def __init__(self, plan: Plan, panel: int) -> None:
+    def __init__(self, plan: Plan, build: Build) -> None:
+        panel = build.panel
         self.slots = {name: i for i, name in enumerate(FIXED_SLOTS)}
         for i in range(len(plan.streams)):
             self._add(f"stream{i}", f"stream{i}.t", f"stream{i}.r")
@@ -33,6 +35,8 @@ class Layout:
             self._row(f"ring:{name}", 2 * node.width)
         for node in plan.stored:
             self._row(("own", node), node.width)
+        for node in plan.sides if build.paired else ():
+            self._row(("rounded", node), build.paired_width(node.width))
         self.shared: dict[Node, int] = {}  # product -> elements before it per row, in each half of the shared scratch
         self.shared_per_row = 0
         for node in plan.temps:

@@ -13,7 +13,7 @@ from elman.compiler.emit.llvm import FLAG_BYTES, Build, i64, pointer
 from elman.compiler.emit.product import Products, products
 from elman.compiler.emit.target import Target
 
-SLOTS = ("a", "lda", "w", "stride_k", "stride_n", "out", "ldo", "rows", "K", "N", "packed", "flags", "product", "pack")
+SLOTS = """a lda w stride_k stride_n out ldo rows K N packed flags product pack rounded round""".split()
 FEW_ROWS = 24  # rows a thread below which the threads share the columns
 
 
@@ -23,6 +23,7 @@ class Linear:
 
     address: int
     shared: Products
+    sizes: Build
 
     def __call__(self, a: Tensor, weight: Tensor) -> Tensor:
         """a @ weight: a (rows, K) with columns side by side, weight (K, N) of any strides; the result may be a view."""
@@ -30,30 +31,36 @@ class Linear:
         a = a if a.stride(1) == 1 or K == 1 else a.contiguous()
         panels = -(-N // panel)
         out = a.new_empty(rows, panels * panel)
-        packed = a.new_empty(panels * K * panel)
+        packed = a.new_empty(panels * self.sizes.elements(K) * panel)
+        rounded = a.new_empty(rows * self.sizes.paired_width(K))
         count = torch.get_num_threads()
         flags = torch.zeros(count * FLAG_BYTES, dtype=torch.uint8)
         block = (ctypes.c_int64 * len(SLOTS))(
             a.data_ptr(), a.stride(0), weight.data_ptr(), weight.stride(0), weight.stride(1), out.data_ptr(),
             panels * panel, rows, K, N, packed.data_ptr(), flags.data_ptr(), self.shared.product, self.shared.pack,
+            rounded.data_ptr(), self.shared.round,
         )  # fmt: skip
         threads.parallel(self.address, ctypes.addressof(block), count)
         return out[:, :N]
 
 
 def linear(dtype: str, target: Target) -> Linear:
-    """The function for "f32" or "f64", compiled once per machine."""
+    """The function for "f32", "f64" or "bf16", compiled once per machine."""
 
     def build() -> object:
         made = Build(target, dtype, "linear")
         emit_linear(made)
         return made.module
 
-    return Linear(native.load("linear", dtype, build, target).address("linear"), products(dtype, target))
+    address = native.load("linear", dtype, build, target).address("linear")
+    return Linear(address, products(dtype, target), Build(target, dtype))
 
 
 def emit_linear(build: Build) -> None:
-    """Write `linear(block, thread, threads)`: pack a share of the panels, meet, then a share of rows or of panels."""
+    """Write `linear(block, thread, threads)`: pack a share of the panels, meet, then a share of rows or of panels.
+
+    In bfloat16 each thread rounds a share of the rows, too, before they meet.
+    """
     with build.function("linear", [pointer, i64, i64]) as (block, thread, count):
         whole = {name: build.read_int(block, i) for i, name in enumerate(SLOTS)}
         at = {name: build.read_pointer(block, i) for i, name in enumerate(SLOTS)}
@@ -65,13 +72,20 @@ def emit_linear(build: Build) -> None:
 
         strides = whole["stride_k"], whole["stride_n"], whole["K"], whole["N"]
         build.call_pointer(at["pack"], at["w"], *strides, at["packed"], share(panels, 0), share(panels, 1))
+        left, lda = at["a"], whole["lda"]
+        if build.paired:
+            width, first = build.paired_width_int(whole["K"]), share(whole["rows"], 0)
+            mine = build.sub_int(share(whole["rows"], 1), first)
+            source, pairs = build.mul_int(first, lda), build.at(at["rounded"], build.mul_int(first, width))
+            build.call_pointer(at["round"], build.at(left, source), lda, pairs, width, mine, whole["K"])
+            left, lda = at["rounded"], width
         build.barrier(at["flags"], thread, count, 1)
 
         def product(row: object, rows: object, low: object, high: object) -> None:
-            a = build.at(at["a"], build.mul_int(row, whole["lda"]))
+            a = build.at(left, build.mul_int(row, lda))
             out = build.at(at["out"], build.mul_int(row, whole["ldo"]))
-            sizes = rows, whole["K"], whole["N"], low, high, build.c(0)
-            build.call_pointer(at["product"], a, whole["lda"], at["packed"], out, whole["ldo"], *sizes)
+            sizes = rows, build.elements_int(whole["K"]), whole["N"], low, high, build.c(0)
+            build.call_pointer(at["product"], a, lda, at["packed"], out, whole["ldo"], *sizes)
 
         def by_rows() -> None:
             first = share(whole["rows"], 0)

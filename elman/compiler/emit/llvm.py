@@ -60,6 +60,15 @@ class Build(Flow):
             return
         self._masked(f"llvm.masked.store.{self._suffix}.p0", void, value, p, self._first(mask))
 
+    def load_first(self, p: Value, left: Value) -> Value:
+        """The first `left` lanes of a vector, as many as there are; the others 0 and not read."""
+        none = ir.Constant(self.integers, ir.Undefined)
+        count = self.b.trunc(left, self.integer) if self.bits < 64 else left
+        first = self.b.insert_element(none, count, ir.Constant(i32, 0))
+        splat = self.b.shuffle_vector(first, none, ir.Constant(ir.VectorType(i32, self.lanes), [0] * self.lanes))
+        mask = self.b.icmp_signed("<", ir.Constant(self.integers, list(range(self.lanes))), splat)
+        return self._masked(f"llvm.masked.load.{self._suffix}.p0", self.vector, p, mask, self.k(0.0))
+
     def load_scalar(self, p: Value) -> Value:
         """One element."""
         return self.b.load(p, typ=self.element)

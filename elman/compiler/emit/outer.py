@@ -2,20 +2,21 @@
 
 A register tile holds 6 rows of M by one panel of columns of N and goes through a block of K once. Both factors are
 copied so that the tile reads them in order: a into strips of columns, b into one panel at a time, which then stays in
-the second cache while all strips go past it. No transposition is needed: the tile reads both by rows of K.
+the second cache while all strips go past it. No transposition is needed: the tile reads both by rows of K. In bfloat16
+the copies are rounded, two rows of K in one; wherever steps are counted after that, pairs of rows are.
 """
 
 import ctypes
 import functools
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import llvmlite.ir as ir
-
 from elman.compiler.emit import native, threads
-from elman.compiler.emit.llvm import Build, Value, i32, i64, pointer
+from elman.compiler.emit.llvm import Build, Value, i64, pointer
+from elman.compiler.emit.pairs import element, multiply_add
 from elman.compiler.emit.target import Target, host
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ DEPTH = 384  # the most steps of K between two visits to out; fewer, so that all
 CHUNK = 1 << 19  # bytes of a that are copied at once: with a panel of b they fit into the second cache
 SLOTS = ("a", "lda", "b", "ldb", "out", "ldo", "K", "M", "N", "scratch", "scratch elements per thread")
 ALONE = 1_500_000  # multiplications below which waking another thread costs more than it saves
-DTYPES = {"torch.float32": "f32", "torch.float64": "f64"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Outers:
     strip: int  # columns of a that are copied side by side
     panel: int  # columns of a register tile
     bits: int  # of an element
+    rows: int  # of K in an element of a copy
 
     @property
     def strips(self) -> int:
@@ -47,12 +48,12 @@ class Outers:
     def scratch(self, M: int, N: int, K: int) -> int:
         """Elements of scratch that each thread needs: a panel and the strips. Whole cache lines."""
         strips = min(self.strips, -(-max(M, N) // self.strip))  # either factor may be the one in strips
-        return -(-min(K, DEPTH) * (self.panel + strips * self.strip) // 16) * 16
+        return -(-min(-(-K // self.rows), DEPTH) * (self.panel + strips * self.strip) // 16) * 16
 
 
 @functools.cache
 def outers(dtype: str = "f32", target: Target | None = None) -> Outers:
-    """Return `outer` for "f32" or "f64", compiled once per machine."""
+    """Return `outer` for "f32", "f64" or "bf16", compiled once per machine."""
     target = target or host()
 
     def build() -> object:
@@ -62,7 +63,7 @@ def outers(dtype: str = "f32", target: Target | None = None) -> Outers:
 
     sizes = Build(target, dtype)
     address = native.load("outer", dtype, build, target).address("outer")
-    return Outers(address, _strip(sizes), sizes.panel, sizes.bits)
+    return Outers(address, _strip(sizes), sizes.panel, sizes.bits, 2 if sizes.paired else 1)
 
 
 def scratch_elements(dtype: str, target: Target | None, M: int, N: int, K: int, count: int) -> int:
@@ -86,14 +87,14 @@ _kept = _Kept()
 _Block = ctypes.c_int64 * len(SLOTS)
 
 
-def outer(a: "Tensor", b: "Tensor", out: "Tensor") -> None:
+def outer(a: "Tensor", b: "Tensor", out: "Tensor", dtype: str, target: Target | None = None) -> None:
     """out (M, N) = a (K, M)^T b (K, N), on torch's number of threads; neighbours in a row lie side by side in each.
 
     The bits of `out` do not depend on the number of threads. `out` must not overlap a or b.
     """
     import torch
 
-    made = outers(DTYPES[str(a.dtype)])
+    made = outers(dtype, target)
     (K, M), N = a.shape, b.shape[1]
     work = K * M * N
     count = 1 if work < ALONE else min(torch.get_num_threads(), 2 * work // ALONE)
@@ -119,7 +120,7 @@ def emit_outer(build: Build) -> None:
     panels = [_emit_panel(build, vectors) for vectors in range(1, build.target.tile_vectors + 1)]
     strips = _emit_strips(build)
     width, high = build.panel, _strip(build)
-    chunk = Outers(0, high, width, build.bits).strips * high
+    chunk = Outers(0, high, width, build.bits, 1).strips * high
     with build.function("outer", [pointer, i64, i64]) as (block, thread, count):
         a, b, out, scratch = (build.read_pointer(block, slot) for slot in (0, 2, 4, 9))
         lda, ldb, ldo, K, M, N, each = (build.read_int(block, slot) for slot in (1, 3, 5, 6, 7, 8, 10))
@@ -130,26 +131,29 @@ def emit_outer(build: Build) -> None:
         )
         (top, bottom), (left, right) = _part(build, M, N, thread, count)
         panel_copy = build.at(scratch, build.mul_int(each, thread))
-        visits = build.max_int(_ceil(build, K, DEPTH), 1)  # one at least: no rows give zeros
-        depth = _ceil(build, K, visits)
+        elements = build.elements_int(K)
+        visits = build.max_int(_ceil(build, elements, DEPTH), 1)  # one at least: no rows give zeros
+        depth = _ceil(build, elements, visits)
         strip_copies = build.at(panel_copy, build.mul_int(depth, width))
 
         def visit(v: Value, _: list[Value]) -> None:
-            k = build.mul_int(v, depth)
-            steps = build.max_int(build.min_int(build.sub_int(K, k), depth), 0)
+            done = build.mul_int(v, depth)
+            steps = build.max_int(build.min_int(build.sub_int(elements, done), depth), 0)
+            k = build.mul_int(done, 2 if build.paired else 1)
+            rows = build.sub_int(K, k)  # and beyond this visit
             source_a, source_b = build.at(a, build.mul_int(k, lda)), build.at(b, build.mul_int(k, ldb))
             again = build.b.zext(build.compare(">", v, 0), i64)
 
             def part(m: Value, _: list[Value]) -> None:
                 tall = build.min_int(build.sub_int(bottom, m), chunk)
-                build.b.call(strips, [build.at(source_a, m), lda, strip_copies, steps, tall])
+                build.b.call(strips, [build.at(source_a, m), lda, strip_copies, steps, rows, tall])
                 target = build.at(out, build.mul_int(m, down))
 
                 def panel(n: Value, _: list[Value]) -> None:
                     wide = build.min_int(build.sub_int(right, n), width)
                     place = build.at(target, build.mul_int(n, across))
                     sources = [strip_copies, build.at(source_b, n), ldb, panel_copy]
-                    _choose(build, panels, wide, [*sources, place, down, across, steps, tall, wide, again])
+                    _choose(build, panels, wide, [*sources, place, down, across, steps, rows, tall, wide, again])
 
                 build.loop(right, panel, start=left, step=width)
 
@@ -206,27 +210,41 @@ def _choose(build: Build, panels: list[Value], wide: Value, arguments: list[Valu
 
 
 def _emit_strips(build: Build) -> Value:
-    """Write `strips(a, lda, out, K, columns)`: out[s, k, c] = a[k*lda + s*S + c], and 0 where there is no column."""
+    """Write `strips(a, lda, out, steps, K, columns)`: out[s, k, c] = a[k*lda + s*S + c], 0 where there is no column.
+
+    K: rows of a, of which as many are read as `steps` elements hold.
+    """
     lanes, width = build.lanes, _strip(build)
-    with build.function("strips", [pointer, i64, pointer, i64, i64], internal=True) as (a, lda, out, K, columns):
+    types = [pointer, i64, pointer, i64, i64, i64]
+    with build.function("strips", types, internal=True) as (a, lda, out, steps, K, columns):
 
         def row(k: Value, _: list[Value]) -> None:
-            source, target = build.at(a, build.mul_int(k, lda)), build.at(out, build.mul_int(k, width))
+            target = build.at(out, build.mul_int(k, width))
 
             def strip(s: Value, masked: bool) -> None:
                 column = build.mul_int(s, width)
-                here, there = build.at(source, column), build.at(target, build.mul_int(column, K))
+                there = build.at(target, build.mul_int(column, steps))
                 for c in range(0, width, lanes):
-                    left = build.sub_int(columns, build.add_int(column, c))
-                    place = build.at(here, c)
-                    build.store(_load(build, place, left) if masked else build.load(place), build.at(there, c))
+                    left = build.sub_int(columns, build.add_int(column, c)) if masked else None
+                    read = _reader(build, build.at(build.at(a, column), c), lda, left)
+                    build.store(element(build, read, k, K), build.at(there, c))
 
             whole = build.div_int(columns, width)
             build.loop(whole, lambda s, _: strip(s, masked=False))
             build.loop(_ceil(build, columns, width), lambda s, _: strip(s, masked=True), start=whole)
 
-        build.loop(K, row)
+        build.loop(steps, row)
     return build.module.globals["strips"]
+
+
+def _reader(build: Build, start: Value, stride: Value, left: Value | None) -> Callable[[Value], Value]:
+    """Row k of a vector of columns; with `left`, of so many of them."""
+
+    def read(k: Value) -> Value:
+        place = build.at(start, build.mul_int(k, stride))
+        return build.load(place) if left is None else build.load_first(place, left)
+
+    return read
 
 
 def _strip(build: Build) -> int:
@@ -235,30 +253,29 @@ def _strip(build: Build) -> int:
 
 
 def _emit_panel(build: Build, vectors: int) -> Value:
-    """Write `panel<vectors>(strips, b, ldb, copy, out, down, across, K, rows, columns, again)`: one panel of out.
+    """Write `panel<vectors>(strips, b, ldb, copy, out, down, across, steps, K, rows, columns, again)`: one panel.
 
     Copies the panel of b (K, columns), then passes the strips by it, which gives all rows. The results of a row lie
     `across` elements from each other, those of a column `down`. Adds to out if `again`.
     """
     name, tall = f"panel{vectors}", build.target.tile_rows
-    types = [pointer, pointer, i64, pointer, pointer, *[i64] * 6]
+    types = [pointer, pointer, i64, pointer, pointer, *[i64] * 7]
     with build.function(name, types, internal=True) as arguments:
-        strips, b, ldb, copy, out, down, across, K, rows, columns, again = arguments
+        strips, b, ldb, copy, out, down, across, steps, K, rows, columns, again = arguments
         last = build.sub_int(columns, (vectors - 1) * build.lanes)  # columns of the last vector
         held = build.local(tall * vectors)
 
         def row(k: Value, _: list[Value]) -> None:
-            here, there = build.at(b, build.mul_int(k, ldb)), build.at(copy, build.mul_int(k, vectors * build.lanes))
+            there = build.at(copy, build.mul_int(k, vectors * build.lanes))
             for v in range(vectors):
-                place = build.at(here, v * build.lanes)
-                value = build.load(place) if v < vectors - 1 else _load(build, place, last)
-                build.store(value, build.at(there, v * build.lanes))
+                read = _reader(build, build.at(b, v * build.lanes), ldb, None if v < vectors - 1 else last)
+                build.store(element(build, read, k, K), build.at(there, v * build.lanes))
 
         def tile(s: Value, _: list[Value]) -> None:
             first = build.mul_int(s, tall)
             left = build.sub_int(rows, first)
             inside = build.b.urem(first, build.c(_strip(build)))
-            strip = build.at(strips, build.add_int(build.mul_int(build.sub_int(first, inside), K), inside))
+            strip = build.at(strips, build.add_int(build.mul_int(build.sub_int(first, inside), steps), inside))
             target = build.at(out, build.mul_int(first, down))
 
             def some(high: int) -> None:
@@ -266,7 +283,7 @@ def _emit_panel(build: Build, vectors: int) -> Value:
                 for place in places:
                     for v in range(vectors):
                         build.prefetch(build.at(place, v * build.lanes), level=3)
-                sums = _sums(build, strip, copy, K, high, vectors)
+                sums = _sums(build, strip, copy, steps, high, vectors)
 
                 def turned() -> None:
                     sizes = (build.min_int(left, high), columns)
@@ -278,7 +295,7 @@ def _emit_panel(build: Build, vectors: int) -> Value:
 
             build.choose(build.compare(">", left, FEW), lambda: some(tall), lambda: some(FEW))
 
-        build.loop(K, row)
+        build.loop(steps, row)
         build.loop(_ceil(build, rows, tall), tile)
     return build.module.globals[name]
 
@@ -293,7 +310,7 @@ def _sums(build: Build, strip: Value, panel: Value, K: Value, rows: int, vectors
             columns = [build.load(build.at(b, (u * vectors + v) * lanes)) for v in range(vectors)]
             values = [build.splat(build.load_scalar(build.at(a, u * _strip(build) + r))) for r in range(rows)]
             pairs = [(value, column) for value in values for column in columns]
-            sums = [build.fma(value, column, total) for (value, column), total in zip(pairs, sums)]
+            sums = [multiply_add(build, value, column, total) for (value, column), total in zip(pairs, sums)]
         return sums
 
     whole = build.sub_int(K, build.b.urem(K, build.c(UNROLL)))
@@ -352,17 +369,3 @@ def _scatter(
 def _ceil(build: Build, a: Value, b: Value | int) -> Value:
     """i64 a / b, rounded up."""
     return build.div_int(build.sub_int(build.add_int(a, b), 1), b)
-
-
-def _mask(build: Build, left: Value) -> Value:
-    """The first `left` lanes, as many as there are."""
-    none = ir.Constant(build.integers, ir.Undefined)
-    first = build.b.insert_element(none, build.b.trunc(left, build.integer) if build.bits < 64 else left, i32(0))
-    splat = build.b.shuffle_vector(first, none, ir.Constant(ir.VectorType(i32, build.lanes), [0] * build.lanes))
-    return build.b.icmp_signed("<", ir.Constant(build.integers, list(range(build.lanes))), splat)
-
-
-def _load(build: Build, p: Value, left: Value) -> Value:
-    """The first `left` lanes of a vector, the others 0 and not read."""
-    name = f"llvm.masked.load.v{build.lanes}{build.dtype}.p0"
-    return build.call(name, build.vector, p, i32(build.bits // 8), _mask(build, left), build.k(0.0))

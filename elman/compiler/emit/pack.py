@@ -1,13 +1,15 @@
 """Weights of any strides into panels, fast enough to be done again after every step of an optimiser."""
 
 from elman.compiler.emit.llvm import Build, Value, i64, pointer
+from elman.compiler.emit.pairs import element, pair
 
 
 def emit_pack(build: Build) -> None:
     """Write `pack(w, stride_k, stride_n, K, N, out, panel_from, panel_to)` into the module.
 
     out[p, k, c] = w[k*stride_k + (p*P + c)*stride_n], and 0 from column N on, for panel_from <= p < panel_to.
-    w is (K, N) with strides in elements; out is (panels, K, P).
+    w is (K, N) with strides in elements; out is (panels, K, P). In bfloat16, out[p, k, c] is the pair of rows 2k and
+    2k+1 of w, with 0 for a row beyond K, and out is (panels, ceil(K / 2), P).
     """
     with build.function("pack", [pointer, *[i64] * 4, pointer, i64, i64]) as arguments:
         w, stride_k, stride_n, K, N, out, first, last = arguments
@@ -26,7 +28,7 @@ def emit_pack(build: Build) -> None:
         def panel(p: Value, _: list[Value]) -> None:
             column = build.mul_int(p, build.panel)
             source = build.at(w, build.mul_int(column, stride_n))
-            target = build.at(out, build.mul_int(column, K))
+            target = build.at(out, build.mul_int(column, build.elements_int(K)))
             left = build.sub_int(N, column)
 
             def groups() -> None:
@@ -48,11 +50,13 @@ def _copy(build: Build, source: Value, stride: Value, target: Value, K: Value, v
     """Columns side by side in the source, too: copy so many vectors of each row."""
 
     def row(k: Value, _: list[Value]) -> None:
-        here, there = build.at(source, build.mul_int(k, stride)), build.at(target, build.mul_int(k, build.panel))
+        there = build.at(target, build.mul_int(k, build.panel))
         for v in range(vectors):
-            build.store(build.load(build.at(here, v * build.lanes)), build.at(there, v * build.lanes))
+            start = build.at(source, v * build.lanes)
+            value = element(build, lambda k, p=start: build.load(build.at(p, build.mul_int(k, stride))), k, K)  # type: ignore[misc]
+            build.store(value, build.at(there, v * build.lanes))
 
-    build.loop(K, row)
+    build.loop(build.elements_int(K), row)
 
 
 def _turn(build: Build, source: Value, stride: Value, target: Value, K: Value) -> None:
@@ -62,8 +66,11 @@ def _turn(build: Build, source: Value, stride: Value, target: Value, K: Value) -
     def square(k: Value, _: list[Value]) -> None:
         here = build.at(source, k)
         columns = [build.load(build.at(here, build.mul_int(stride, n))) for n in range(lanes)]
-        for n, row in enumerate(transposed(build, columns)):
-            build.store(row, build.at(build.at(target, build.mul_int(k, build.panel)), n * build.panel))
+        rows, there = transposed(build, columns), build.at(target, build.mul_int(build.elements_int(k), build.panel))
+        if build.paired:
+            rows = [pair(build, low, high) for low, high in zip(rows[::2], rows[1::2])]
+        for n, row in enumerate(rows):
+            build.store(row, build.at(there, n * build.panel))
 
     build.loop(K, square, step=lanes)
 
@@ -83,15 +90,17 @@ def _scalars(
     build: Build, source: Value, strides: tuple[Value, Value], target: Value, span: tuple[Value, Value], left: Value
 ) -> None:
     """What is left over: the rows span[0] <= k < span[1] of one vector's columns, zero where there is no column."""
+    start, K = span
 
     def row(k: Value, _: list[Value]) -> None:
-        here = build.at(source, build.mul_int(k, strides[0]))
         there = build.at(target, build.mul_int(k, build.panel))
         build.store(build.k(0.0), there)
 
         def column(c: Value, _: list[Value]) -> None:
-            build.store_scalar(build.load_scalar(build.at(here, build.mul_int(c, strides[1]))), build.at(there, c))
+            here = build.at(source, build.mul_int(c, strides[1]))
+            number = element(build, lambda k: build.load_scalar(build.at(here, build.mul_int(k, strides[0]))), k, K)
+            build.store_scalar(number, build.at(there, c))
 
         build.loop(build.min_int(left, build.lanes), column)
 
-    build.loop(span[1], row, start=span[0])
+    build.loop(build.elements_int(K), row, start=build.elements_int(start))

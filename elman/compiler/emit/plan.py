@@ -71,6 +71,11 @@ class Plan:
     written: dict[Node, Moment] = field(default_factory=dict)
 
     @property
+    def sides(self) -> list[Node]:
+        """What stands on the left of a matrix product."""
+        return list(dict.fromkeys(n.src[0] for n in self.inside if n.op is Op.MATMUL))
+
+    @property
     def matrices(self) -> list[tuple[int, int]]:
         """(K, N) of each weight, as the products read it."""
         return [(n.width, n.rows) if turned else (n.rows, n.width) for n, turned in self.weights]
@@ -86,10 +91,10 @@ def plan(loop: Loop, wide: bool, panel: int) -> Plan:
     made = Plan(loop, wide, panel, *divide(loop, wide))
     choose_outputs(made)
     when = moments(made)
-    choose_memory(made, when)
+    choose_memory(made)
     while True:
         schedule(made, when)
-        again = dear(made)
+        again = missing(made)
         if not again:
             return made
         for node in again:
@@ -178,8 +183,8 @@ def sides(node: Node) -> list[Node]:
     return [base(s) for s in node.src if s.op not in (Op.SHARED, Op.CONST)]
 
 
-def choose_memory(made: Plan, when: Mapping[Node, Moment]) -> None:
-    """Which values lie in memory: outputs, states, sides of products, and what is needed in a later phase."""
+def choose_memory(made: Plan) -> None:
+    """Which values lie in memory: outputs, states, sides of products, and columns side by side."""
     inside = set(made.inside)
     for name, node in made.loop.carried.items():
         if node in inside and node.op not in PRODUCTS:
@@ -190,8 +195,7 @@ def choose_memory(made: Plan, when: Mapping[Node, Moment]) -> None:
     pulled = {s for n in made.inside if n.op not in PRODUCTS for s in n.src}
     read = {s for n in made.inside if n.op in PRODUCTS for s in sides(n)}
     for n in made.inside:
-        later = n.op in ACROSS and any(when[u][0] > when[n][0] for u in made.inside if n in u.src)
-        if n.op in PRODUCTS or n in read or later or (n.op is Op.CAT and n in pulled):
+        if n.op in PRODUCTS or n in read or (n.op is Op.CAT and n in pulled):
             keep(made, n)
 
 
@@ -275,11 +279,12 @@ def needs(made: Plan, sweep: Sweep) -> tuple[list[Node], list[Node]]:
     return list(loads), list(computed)
 
 
-def dear(made: Plan) -> list[Node]:
-    """Values that cost much and that more than one sweep would compute."""
+def missing(made: Plan) -> list[Node]:
+    """Values not in memory that should be: dear ones that more than one sweep would compute, sums of earlier phases."""
     count: dict[Node, int] = {}
     for phase in made.phases:
         for sweep in phase.sweeps:
             for n in needs(made, sweep)[1]:
                 count[n] = count.get(n, 0) + 1
-    return [n for n, times in count.items() if times > 1 and n.op in EXPENSIVE and n not in made.home]
+    again = [n for n, times in count.items() if n.op in ACROSS or (times > 1 and n.op in EXPENSIVE)]
+    return [n for n in again if n not in made.home]

@@ -2,7 +2,7 @@
 
 Weights lie in panels: (panels, K, P) with P columns side by side, as many as one row of a register tile holds. A tile
 keeps up to 6 rows of a panel's results in registers and goes through K once; nothing is specialised on a size, so one
-object serves every cell.
+object serves every cell. Where operands are in bfloat16, K counts pairs of steps here, and `a` is rounded by `round`.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from elman.compiler.emit import native
 from elman.compiler.emit.llvm import Build, Value, i64, pointer
 from elman.compiler.emit.pack import emit_pack
+from elman.compiler.emit.pairs import emit_round, multiply_add
 from elman.compiler.emit.target import Target, host
 
 UNROLL = 4  # steps of K in one turn of the loop, of tiles of few rows; half of that where a step keeps both ports busy
@@ -24,21 +25,26 @@ class Products:
 
     product: int
     pack: int
+    round: int  # 0 where operands are taken as they are
     panel: int
 
 
 def products(dtype: str = "f32", target: Target | None = None) -> Products:
-    """Return `product` and `pack` for "f32" or "f64", compiled once per machine."""
+    """Return `product`, `pack` and `round` for "f32", "f64" or "bf16", compiled once per machine."""
     target = target or host()
 
     def build() -> object:
         made = Build(target, dtype, "product")
         emit_product(made)
         emit_pack(made)
+        if made.paired:
+            emit_round(made)
         return made.module
 
     code = native.load("product", dtype, build, target)
-    return Products(code.address("product"), code.address("pack"), Build(target, dtype).panel)
+    sizes = Build(target, dtype)
+    rounding = code.address("round") if sizes.paired else 0
+    return Products(code.address("product"), code.address("pack"), rounding, sizes.panel)
 
 
 def emit_product(build: Build) -> None:
@@ -129,7 +135,7 @@ def _emit_tile(build: Build, rows: int, vectors: int) -> Value:
                     value = build.splat(build.load_scalar(build.at(sources[row], u)))
                     for v in range(vectors):
                         place = ((u % sets) * rows + row) * vectors + v
-                        sums[place] = build.fma(value, columns[v], sums[place])
+                        sums[place] = multiply_add(build, value, columns[v], sums[place])
             return sums
 
         def turn(k: Value, sums: list[Value]) -> list[Value]:

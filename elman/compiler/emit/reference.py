@@ -6,7 +6,7 @@ What needs no state is computed for all steps at once, ahead of the loop; what f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,6 +82,27 @@ MEANING: dict[Op, Callable[..., Tensor]] = {
 }
 
 
+class Rounding(torch.autograd.Function):
+    """a (M, K) @ b (K, N) of operands rounded to bfloat16, summed in float32; so are the products of its backward."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return a.bfloat16().to(a.dtype) @ b.bfloat16().to(b.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = ctx.saved_tensors
+        return Rounding.apply(g, b.t()), Rounding.apply(a.t(), g)
+
+
+ROUNDED = {
+    **MEANING,
+    Op.MATMUL: lambda n, a, b: Rounding.apply(a, b.t() if n.arg else b),
+    Op.OUTER: lambda n, a, b: Rounding.apply(a.t(), b),
+}
+
+
 def widened(value: Tensor, width: int, others: tuple[Tensor, ...]) -> Tensor:
     """A value with all its rows and columns, where a number or a shared vector stands for them."""
     rows = max((o for o in others), key=lambda o: o.dim()).shape[:-1]
@@ -93,15 +114,16 @@ def constant(node: Node, like: Tensor) -> Tensor:
     return torch.full((node.width,), node.arg, dtype=like.dtype, device=like.device)
 
 
-def emit(loop: Loop) -> Callable[[Given], Result]:
-    """The loop as a function of tensors."""
+def emit(loop: Loop, operands: torch.dtype | None = None) -> Callable[[Given], Result]:
+    """The loop as a function of tensors; `operands`: torch.bfloat16 where both sides of products are rounded to it."""
+    meaning = MEANING if operands is None else ROUNDED
     part = unfold(loop)
     nodes = [n for n in loop.nodes() if n.op not in LEAVES]
     during = [n for n in nodes if part[n] == "during"]
     states = loop.leaves(Op.STATE)
 
     def compute(node: Node, values: Mapping[Node, Tensor]) -> Tensor:
-        return MEANING[node.op](node, *(values[s] for s in node.src))
+        return meaning[node.op](node, *(values[s] for s in node.src))
 
     def run(given: Given) -> Result:
         T, B = given.size

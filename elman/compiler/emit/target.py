@@ -5,7 +5,7 @@ Nothing here imports llvmlite at import time, so that `import elman` works, and 
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 WIDTHS = (512, 256, 128)
@@ -44,6 +44,11 @@ class Target:
         return self.tile_vectors * self.lanes(bits)
 
     @property
+    def multiplies_pairs(self) -> bool:
+        """Whether there is an instruction that multiplies pairs of bfloat16 and adds them to float32."""
+        return self.bits == 512 and "+avx512bf16" in self.features.split(",")
+
+    @property
     def divides_quickly(self) -> bool:
         """Whether dividing beats estimating an inverse. Measured on AMD's Zen 4; others are taken to be slow."""
         return "+sse4a" in self.features.split(",")  # which no Intel processor has
@@ -59,8 +64,33 @@ class Target:
 
 
 def host() -> Target:
-    """Return this machine's target, narrowed to ELMAN_VECTOR=512|256|128 where that is set."""
-    return _host(os.environ.get("ELMAN_VECTOR", ""))
+    """Return this machine's target, narrowed to ELMAN_VECTOR=512|256|128 where that is set.
+
+    ELMAN_BF16=emulated takes the instruction for pairs of bfloat16 away, for tests of what is done without.
+    """
+    target = _host(os.environ.get("ELMAN_VECTOR", ""))
+    return without_pairs(target) if emulated() else target
+
+
+def emulated() -> bool:
+    """Whether products of bfloat16 are to run without the instruction for them, at a fraction of the speed."""
+    return os.environ.get("ELMAN_BF16", "") == "emulated"
+
+
+def without_pairs(target: Target) -> Target:
+    """Return `target` without the instruction that multiplies pairs of bfloat16."""
+    return replace(target, features=target.features.replace("+avx512bf16", "-avx512bf16"))
+
+
+def lacks_pairs() -> str:
+    """Why products of bfloat16 cannot run here; empty if they can."""
+    try:
+        target = host()
+    except NoTarget as error:
+        return str(error)
+    if target.multiplies_pairs or emulated():
+        return ""
+    return "this processor has no AVX512-BF16 (AMD from Zen 4 on, Intel Xeon from Cooper Lake on)"
 
 
 def narrowed(target: Target, bits: int) -> Target:

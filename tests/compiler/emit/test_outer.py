@@ -114,6 +114,6 @@ def test_tensors(dtype: torch.dtype, sizes: tuple[int, int, int]) -> None:
     held = torch.randn(K, M + N + 3, dtype=dtype)
     for a, b in ((held[:, :M], held[:, M : M + N]), (held[:, :1], held[:, M : M + N]), (held[:, :M], held[:, -1:])):
         out = torch.full((a.shape[1], b.shape[1] + 2), 3.0, dtype=dtype)
-        outer(a, b, out[:, 1:-1])
+        outer(a, b, out[:, 1:-1], {torch.float32: "f32", torch.float64: "f64"}[dtype])
         torch.testing.assert_close(out[:, 1:-1], (a.double().T @ b.double()).to(dtype), rtol=1e-5, atol=1e-4)
         assert (out[:, [0, -1]] == 3).all()

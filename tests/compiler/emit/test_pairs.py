@@ -1,0 +1,94 @@
+"""Products of operands in bfloat16 against wider numbers, with the processor's instruction and without."""
+
+import math
+
+import pytest
+import torch
+
+pytest.importorskip("llvmlite")
+
+from widths import targets
+
+from elman.compiler.emit import native
+from elman.compiler.emit.linear import linear
+from elman.compiler.emit.outer import DEPTH, outer
+from elman.compiler.emit.product import products
+from elman.compiler.emit.target import Target, host, lacks_pairs, without_pairs
+
+SIZES = [(1, 1, 1), (7, 5, 3), (13, 64, 130), (33, 65, 65), (100, 513, 70), (9, 2501, 70)]  # rows, K, N
+with_and_without = pytest.mark.parametrize(
+    "target",
+    [
+        *(without_pairs(target) for target in targets()),
+        pytest.param("own", marks=pytest.mark.skipif(bool(lacks_pairs()), reason=lacks_pairs())),
+    ],
+    indirect=True,
+    ids=lambda target: target if target == "own" else str(target.bits),
+)
+
+
+@pytest.fixture
+def target(request: pytest.FixtureRequest) -> Target:
+    """The machine as it is, where it has the instruction, or a width without it."""
+    return host() if request.param == "own" else request.param
+
+
+def framed(rows: int, columns: int) -> torch.Tensor:
+    """Random numbers with NaN all around them."""
+    held = torch.full((rows + 2, columns + 2), math.nan)
+    held[1:-1, 1:-1] = torch.randn(rows, columns)
+    return held[1:-1, 1:-1]
+
+
+def assert_sum(got: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Got is a @ b of operands rounded as torch rounds them, but for the order of a sum in float32."""
+    a, b = (value.bfloat16().double() for value in (a, b))
+    assert (got.double() - a @ b).abs().le(4e-7 * (a.abs() @ b.abs()) + 1e-30).all()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("turned", [False, True], ids=["straight", "turned"])
+@with_and_without
+def test_linear(target: Target, size: tuple[int, int, int], turned: bool) -> None:
+    """Weights in both layouts, odd K, rows and columns beyond a tile."""
+    rows, K, N = size
+    torch.manual_seed(0)
+    a, w = framed(rows, K), framed(N, K).t() if turned else framed(K, N)
+    assert_sum(linear("bf16", target)(a, w), a, w)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (70, 2 * DEPTH + 1, 19)], ids=str)
+@with_and_without
+def test_outer(target: Target, size: tuple[int, int, int]) -> None:
+    """Odd K leaves half a pair empty; K beyond one visit; one side wider than the other."""
+    M, K, N = size
+    torch.manual_seed(0)
+    a, b, out = framed(K, M), framed(K, N), torch.empty(M, N)
+    outer(a, b, out, "bf16", target)
+    assert_sum(out, a.t(), b)
+
+
+@with_and_without
+def test_rounding_is_torchs(target: Target) -> None:
+    """Ties to even, up to infinity, NaN of any bits; a product with 1 shows the operand as it was rounded."""
+    bits = torch.tensor([0x3F808000, 0x3F818000, 0x3F808001, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FFFFFFF])
+    a = torch.cat([bits, bits | 0x80000000]).to(torch.int32).view(torch.float32)[:, None]
+    for got in (linear("bf16", target)(a, torch.ones(1, 3)), linear("bf16", target)(torch.ones(3, 1), a.t()).t()):
+        torch.testing.assert_close(got, a.bfloat16().float().expand(-1, 3), rtol=0, atol=0, equal_nan=True)
+
+
+@with_and_without
+def test_what_is_not_read_stays_out(target: Target) -> None:
+    """A NaN beyond the last row of K reaches no sum, whichever half of a pair it would be."""
+    held = torch.ones(5, 3)
+    held[3:] = math.nan
+    out = torch.empty(3, 3)
+    outer(held[:3], held[:3], out, "bf16", target)
+    assert (out == 3).all()
+
+
+def test_the_instruction_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Precision and instruction each have code of their own, on the disk and in memory."""
+    monkeypatch.setattr(native, "_memo", {})
+    found = {products(dtype, target).product for dtype in ("f32", "bf16") for target in (host(), without_pairs(host()))}
+    assert len(found) == (4 if host().multiplies_pairs else 2)
