@@ -23,7 +23,9 @@ class OnTorch(nn.Module):
         super().__init__()
         self.parts = nn.ModuleList(on_torch(part.cell) if hasattr(part, "cell") else part for part in stack.parts)
 
-    def forward(self, x, state=None):
+    def forward(self, x, state=None, reset=None):
+        if reset is not None:
+            raise SystemExit("torch.nn resets no state inside a window: leave --document out")
         state = iter(state or self.initial(x.shape[1]))
         last = []
         for part in self.parts:

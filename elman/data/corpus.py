@@ -6,7 +6,9 @@ import codecs
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,27 +21,42 @@ PIECE = 1 << 24  # bytes or characters read at once
 LARGE = 1 << 27  # bytes: from here on the symbol numbers of a text lie in a temporary file
 
 
-class Corpus:
-    """Files one after another as one text. Errors: DataError for a file missing, unreadable, or all empty."""
+class Encoded(NamedTuple):
+    """Symbol numbers (N,), and behind which of them each file ends."""
 
-    def __init__(self, paths: Sequence[Path], level: str) -> None:
-        self.paths, self.level = paths, level
+    ids: Tensor
+    ends: list[int]
+
+
+class Corpus:
+    """Files one after another as one text. Errors: DataError for a file missing, unreadable, or all empty.
+
+    apart: each file is a document, so that a last line without its end does not go on in the next file.
+    """
+
+    def __init__(self, paths: Sequence[Path], level: str, apart: bool = False) -> None:
+        self.paths, self.level, self.apart = paths, level, apart
 
     def pieces(self) -> Iterator[str]:
         """The text, piece after piece; at word level a piece ends where a line does.
 
         Bytes are given as they are, those that are not UTF-8 as surrogates; else line ends are read as newlines.
         """
-        rest, empty = "", True
-        for path in self.paths:
+        return (piece for _, piece in self._pieces())
+
+    def _pieces(self) -> Iterator[tuple[int, str]]:
+        """Pieces, each with the number of the file that it ends in."""
+        rest, empty, last = "", True, len(self.paths) - 1
+        for number, path in enumerate(self.paths):
             for piece in self._read(path):
                 empty = False
                 if self.level == "word":
                     whole, end, rest = (rest + piece).rpartition("\n")
                     piece = whole + end
-                yield piece
-        if rest:
-            yield rest
+                yield number, piece
+            if rest and (self.apart or number == last):
+                yield number, rest
+                rest = ""
         if empty:
             raise DataError(f"{', '.join(map(str, self.paths))}: empty; name a file with text in it")
 
@@ -73,20 +90,28 @@ class Corpus:
         common = [word for word, _ in counts.most_common() if word not in ("<unk>", "<eos>")]
         return Words(["<unk>", "<eos>", *common[: limit - 2]])
 
-    def encode(self, vocabulary: Vocabulary) -> Tensor:
-        """Symbol numbers (N,), of the smallest integer type that holds them.
+    def encode(self, vocabulary: Vocabulary) -> Encoded:
+        """Symbol numbers, of the smallest integer type that holds them, and where files end.
 
         A large text's lie in a temporary file, which the system reads as it is needed and removes with the process.
         """
         dtype = next(t for t in (np.uint8, np.int16, np.int32) if len(vocabulary) <= np.iinfo(t).max + 1)
-        parts = (vocabulary.encode(piece).numpy().astype(dtype) for piece in self.pieces())
+        counts = [0] * len(self.paths)
+
+        def parts() -> Iterator[np.ndarray]:
+            for number, piece in self._pieces():
+                part = vocabulary.encode(piece).numpy().astype(dtype)
+                counts[number] += len(part)
+                yield part
+
         if sum(path.stat().st_size for path in self.paths if path.is_file()) < LARGE:
-            return torch.from_numpy(np.concatenate(list(parts)))
+            ids = torch.from_numpy(np.concatenate(list(parts())))
+            return Encoded(ids, list(accumulate(counts)))
         with tempfile.TemporaryFile() as file:
-            for part in parts:
+            for part in parts():
                 file.write(part.tobytes())
             file.flush()
-            return torch.from_numpy(np.memmap(file, dtype, "r+"))
+            return Encoded(torch.from_numpy(np.memmap(file, dtype, "r+")), list(accumulate(counts)))
 
 
 def first_that_is_not_utf8(path: Path) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ from elman.data.files import read_table
 from elman.errors import DataError
 
 MISSING = ("", "nan", "na", "null")  # cells that say that a value is missing, in any case
+
+PIECE = 20_000  # rows read at once
 
 PHASES: dict[str, Callable[[datetime], float]] = {
     "hour": lambda t: (t.hour + t.minute / 60) / 24,
@@ -48,7 +50,8 @@ class Table:
     def digest(self, rows: int) -> str:
         """A checksum of the first rows."""
         digest = hashlib.sha256("\0".join(self.names).encode())
-        digest.update(self.values[:rows].numpy().tobytes() + self.seen[:rows].numpy().tobytes())
+        for part in (self.values, self.seen):
+            digest.update(part[:rows].reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 
@@ -74,23 +77,44 @@ def read_columns(path: Path, names: Sequence[str], time: str | None, kinds: Sequ
     `kinds`: of calendar, see PHASES. Errors: DataError naming file and line: a column that is not there, a cell that is
     no number, a missing value unless they are to be filled, a line of another length.
     """
-    rows = list(read_table(path))
-    head, body = head_of(path, rows, time), rows[1:]
+    rows = read_table(path)
+    first = list(islice(rows, 2))
+    head, body = head_of(path, first, time), chain(first[1:], rows)
     for name in names:
         if name not in head.names:
             raise DataError(f"{path} has no column {name!r}; it has {', '.join(head.names)}")
     at = [head.names.index(name) for name in names]
-    for number, row in body:
-        if len(row) != len(head.names):
-            raise DataError(f"{path}, line {number}: {len(row)} cells; the first line names {len(head.names)} columns")
-    cells = [[number_of(row[i], fill, path, line, head.names[i]) for i in at] for line, row in body]
-    values = torch.tensor(cells, dtype=torch.float64)  # (T, C)
-    seen, values = ~values.isnan(), fill_forward(values)
+    parts: list[Tensor] = []
+    times: list[datetime] = []
+    while piece := list(islice(body, PIECE)):
+        for number, row in piece:
+            if len(row) != len(head.names):
+                wrong = f"{len(row)} cells; the first line names {len(head.names)} columns"
+                raise DataError(f"{path}, line {number}: {wrong}")
+        columns = [numbers_of(piece, i, fill, path, head.names[i]) for i in at]
+        parts.append(torch.tensor(columns, dtype=torch.float64).reshape(len(at), len(piece)).T)
+        if head.time is not None:
+            column = head.names.index(head.time)
+            times += [time_of(row[column], path, line, head.time) for line, row in piece]
+    values = torch.cat(parts)  # (T, C)
+    del parts
+    seen = ~values.isnan()
+    if not seen.all():
+        values = fill_forward(values)
     if head.time is None:
-        return Table(str(path), tuple(names), values, seen, torch.empty(len(body), 0))
-    column = head.names.index(head.time)
-    times = tuple(time_of(row[column], path, line, head.time) for line, row in body)
-    return Table(str(path), tuple(names), values, seen, calendar(times, kinds), times, head.time)
+        return Table(str(path), tuple(names), values, seen, torch.empty(len(values), 0))
+    return Table(str(path), tuple(names), values, seen, calendar(times, kinds), tuple(times), head.time)
+
+
+def numbers_of(rows: Sequence[tuple[int, list[str]]], column: int, fill: bool, path: Path, name: str) -> list[float]:
+    """The cells of a column, as `number_of` has them, fast where all are numbers. Errors: DataError."""
+    try:
+        found = [float(row[column]) for _, row in rows]
+    except ValueError:
+        found = [math.nan]
+    if all(map(math.isfinite, found)):
+        return found
+    return [number_of(row[column], fill, path, line, name) for line, row in rows]
 
 
 def head_of(path: Path, rows: list[tuple[int, list[str]]], time: str | None) -> Head:
@@ -153,15 +177,18 @@ def time_of(cell: str, path: Path, line: int, column: str) -> datetime:
 
 def fill_forward(values: Tensor) -> Tensor:
     """Each nan replaced by the last value above it, if there is one; values (T, C)."""
-    rows = torch.arange(len(values))[:, None].expand_as(values)
-    last = torch.where(values.isnan(), -1, rows).cummax(0).values  # the row of the last value, -1 for none
-    return values.gather(0, last.clamp(min=0))
+    rows, filled = torch.arange(len(values)), []
+    for column in values.unbind(1):
+        last = torch.where(column.isnan(), -1, rows).cummax(0).values  # the row of the last value, -1 for none
+        filled.append(column[last.clamp(min=0)])
+    return torch.stack(filled, 1)
 
 
 def calendar(times: Sequence[datetime], kinds: Sequence[str]) -> Tensor:
     """Sine and cosine of how far each time is in the day, the week, the year: (T, 2 K)."""
-    phases = torch.tensor([[PHASES[kind](time) for kind in kinds] for time in times]) * (2 * math.pi)
-    return torch.cat([phases.sin(), phases.cos()], -1) if kinds else torch.empty(len(times), 0)
+    columns = [torch.tensor([PHASES[kind](time) for time in times]) * (2 * math.pi) for kind in kinds]
+    turns = [turn for function in (torch.sin, torch.cos) for turn in map(function, columns)]
+    return torch.stack(turns, -1) if kinds else torch.empty(len(times), 0)
 
 
 def times_after(times: Sequence[datetime], count: int) -> list[datetime]:

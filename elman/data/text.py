@@ -1,4 +1,4 @@
-"""Text as a line of symbol numbers: vocabularies by byte, character or word, and aligned streams."""
+"""Text as a line of symbol numbers: vocabularies by byte, character or word."""
 
 from __future__ import annotations
 
@@ -116,37 +116,3 @@ def vocabulary_from_json(saved: Any) -> Vocabulary:
     if level == "word" and "<unk>" in symbols and len(set(symbols)) == len(symbols):
         return Words(symbols)
     raise DataError(f"not a vocabulary of level byte, char or word (level: {level!r})")
-
-
-class Streams:
-    """A line of symbols cut into B streams of equal length, read side by side in windows of T.
-
-    Window k+1 goes on where window k ended, row by row, so the state is carried from one to the next (truncated
-    BPTT). A new epoch begins at the beginning, with a fresh state. What is left over after the last whole window of
-    each stream is not read. Any window is found from its number alone: nothing moves, so nothing can get out of step.
-    Errors: DataError when the text is too short for one window a stream.
-    """
-
-    def __init__(self, ids: Tensor, batch: int, window: int) -> None:
-        length = (len(ids) - 1) // batch
-        self.windows = length // window  # in one epoch
-        if self.windows < 1:
-            raise DataError(
-                f"the text is too short: training has {len(ids):,} symbols, one window of {window} in each of {batch} "
-                f"streams needs {batch * window + 1:,}; use a longer text, or smaller --window and --batch"
-            )
-        self.window, self.length = window, length
-        self._x, self._y = (ids[at : at + batch * length].view(batch, length) for at in (0, 1))
-
-    def between(self, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets from one step of all streams to another, both (T, B) of int64."""
-        return self._x[:, start:end].T.long(), self._y[:, start:end].T.long()
-
-    def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
-        """Window k of all epochs: inputs and targets, both (T, B)."""
-        at = (k % self.windows) * self.window
-        return self.between(at, at + self.window)
-
-    def fresh(self, k: int) -> bool:
-        """Whether window k begins an epoch, and so takes a fresh state."""
-        return k % self.windows == 0

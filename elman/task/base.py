@@ -121,6 +121,10 @@ class Task(ABC):
     def loss(self, k: int, state: Any) -> Loss:
         """The share of the k-th batch of the training, counted over all epochs."""
 
+    def pace(self, k: int) -> float:
+        """What the learning rate is multiplied by at the k-th batch."""
+        return 1.0
+
     @abstractmethod
     def in_units(self, value: float) -> str:
         """A loss, with its unit, as people read it."""

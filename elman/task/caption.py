@@ -104,7 +104,7 @@ class Caption(Supervised[Captioned]):
         super().__init__(options, files)
 
     @cached_property
-    def _split(self) -> tuple[list[Captioned], list[Captioned]]:
+    def _split(self) -> tuple[Sequence[Captioned], Sequence[Captioned]]:
         """Of files as everywhere; of the shapes drawn here, --validation is a share of the pairs of objects."""
         o = self.options
         if o.files or o.share is None:
@@ -134,7 +134,7 @@ class Caption(Supervised[Captioned]):
     def made(self) -> list[Captioned]:
         return drawn_shapes("train", self.options.share or 0.0, self.options.side)
 
-    def fit(self, examples: list[Captioned]) -> dict[str, Any]:
+    def fit(self, examples: Sequence[Captioned]) -> dict[str, Any]:
         captions = [words_of(caption) for e in examples for caption in e.captions]
         words = Lexicon.of((word for caption in captions for word in caption), "<unk>", self.options.least)
         longest = 2 * max(map(len, captions))
@@ -181,13 +181,13 @@ class Caption(Supervised[Captioned]):
             "backend": ways(self.model, *self.sight.batch(some), *self.captions(some)),
         }
 
-    def captions(self, examples: list[Captioned]) -> tuple[Tensor, Tensor, Tensor]:
+    def captions(self, examples: Sequence[Captioned]) -> tuple[Tensor, Tensor, Tensor]:
         """All captions of examples: whose each is (N,), words (T, N) and lengths (N,)."""
         whose = [i for i, e in enumerate(examples) for _ in e.captions]
         ids = [self.words.ids(words_of(text)[: self.longest]) for e in examples for text in e.captions]
         return torch.tensor(whose), pad_sequence(ids), torch.tensor([len(i) for i in ids])
 
-    def objective(self, examples: list[Captioned]) -> Loss:
+    def objective(self, examples: Sequence[Captioned]) -> Loss:
         whose, y, lengths = self.captions(examples)
         log_p = self.model(*self.sight.batch(examples), whose, y, lengths)
         words = (lengths + 1).sum()
@@ -204,7 +204,7 @@ class Caption(Supervised[Captioned]):
     # use
 
     @torch.no_grad()
-    def see(self, examples: list[Captioned]) -> Seen:
+    def see(self, examples: Sequence[Captioned]) -> Seen:
         return self.model.see(*self.sight.batch(examples))
 
     @torch.no_grad()
@@ -214,7 +214,7 @@ class Caption(Supervised[Captioned]):
         columns = zip(told.symbols.T.tolist(), told.lengths.tolist())
         return told, [" ".join(self.words.words[i] for i in column[:n]) for column, n in columns]
 
-    def measure(self, examples: list[Captioned], tick: Callable[[int], None]) -> Scores:
+    def measure(self, examples: Sequence[Captioned], tick: Callable[[int], None]) -> Scores:
         found, nats, words = [""] * len(examples), 0.0, 0
         for numbers in self.in_batches(examples, tick):
             batch = [examples[i] for i in numbers]

@@ -103,7 +103,7 @@ class Classify(Supervised[Example]):
             raise OptionError(f"--kind {self.kind} needs a file; without one, classify draws pictures of digits")
         return [*READINGS["pictures"].made(self.reading)]  # type: ignore[attr-defined]
 
-    def fit(self, examples: list[Example]) -> dict[str, Any]:
+    def fit(self, examples: Sequence[Example]) -> dict[str, Any]:
         labels = sorted({str(e.label) for e in examples})
         if len(labels) < 2:
             raise DataError(
@@ -151,12 +151,12 @@ class Classify(Supervised[Example]):
             "backend": ways(self.model, x, lengths),
         }
 
-    def objective(self, examples: list[Example]) -> Loss:
+    def objective(self, examples: Sequence[Example]) -> Loss:
         logits = self.model(*self.reading.batch(examples, training=True))
         loss = F.cross_entropy(logits, self.targets(examples), label_smoothing=self.options.smooth)
         return Loss(loss, loss.item(), weight=len(examples))
 
-    def targets(self, examples: list[Example]) -> Tensor:
+    def targets(self, examples: Sequence[Example]) -> Tensor:
         """Numbers of labels (B,). Errors: DataError naming the example whose label training did not have."""
         for e in examples:
             if str(e.label) not in self.labels:
@@ -166,7 +166,7 @@ class Classify(Supervised[Example]):
 
     # use
 
-    def log_p(self, examples: list[Example], tick: Callable[[int], None] = lambda n: None) -> Tensor:
+    def log_p(self, examples: Sequence[Example], tick: Callable[[int], None] = lambda n: None) -> Tensor:
         """log p of each label for each example, (N, K)."""
         found = torch.empty(len(examples), len(self.labels))
         with torch.no_grad():
@@ -175,7 +175,7 @@ class Classify(Supervised[Example]):
                 found[numbers] = F.log_softmax(logits, -1)
         return found
 
-    def measure(self, examples: list[Example], tick: Callable[[int], None]) -> Scores:
+    def measure(self, examples: Sequence[Example], tick: Callable[[int], None]) -> Scores:
         targets = self.targets(examples)
         log_p = self.log_p(examples, tick)
         right = int((log_p.argmax(-1) == targets).sum())

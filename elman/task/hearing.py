@@ -82,7 +82,7 @@ class Hearing:
         sounds = spoken_tones(600, o.hertz, seed=1)
         return [Recording(log_mel(x, o.hertz, o.mels), text, f"made {i}") for i, (x, text) in enumerate(sounds)]
 
-    def fit(self, examples: list[Recording]) -> Any:
+    def fit(self, examples: Sequence[Recording]) -> Any:
         widths = {e.frames.shape[1]: e.name for e in examples}
         if len(widths) > 1:
             (a, first), (b, second) = list(widths.items())[:2]

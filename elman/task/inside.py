@@ -44,14 +44,15 @@ class Read:
 
 
 @torch.no_grad()
-def read(model: LanguageModel, ids: Tensor) -> Reading:
-    """Read symbols (N,), from an empty context."""
+def read(model: LanguageModel, ids: Tensor, reset: Tensor | None = None) -> Reading:
+    """Read symbols (N,), from an empty context; reset (N, 1): where documents begin."""
     model.eval()
     states, gates = watchable(model.recurrent)
     state, logits = model.initial(1), []
     found: dict[str, list[Tensor]] = {}
-    for k, part in enumerate(ids.split(CHUNK)):
-        y, state, seen = model(part[:, None], state, watch=(*states, *gates) if k < GATED else states)
+    begins = [None] * len(ids) if reset is None else reset.split(CHUNK)
+    for k, (part, begin) in enumerate(zip(ids.split(CHUNK), begins)):
+        y, state, seen = model(part[:, None], state, begin, watch=(*states, *gates) if k < GATED else states)
         logits.append(y[:, 0])
         for i, layer in enumerate(seen):
             for name, value in layer.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elman.cell import Cell, DropConnect
-from elman.data.text import Streams
+from elman.data.streams import Streams, begun, marked
 from elman.errors import DivergenceError
 from elman.module import Stacked
 
@@ -23,10 +24,11 @@ WINDOW = 256  # of the second score
 class LanguageModel(nn.Module):
     """p(next symbol | all before): embedding, a stack of recurrent layers, softmax over the vocabulary.
 
-    Shapes: ids (T, B) of int64 -> logits (T, B, V) and the state, and what `watch` names. `embedding` of 0 means
-    one-hot input, which makes the first layer's U the table itself. Dropout acts on the embedding and on every layer's
-    output, anew at each step or, with `locked`, by one mask a window; `weight_dropout` on the recurrent weights W. With
-    `tied` the embedding is the output layer too (Press, Wolf 2016, arXiv:1608.05859), and the last layer has its width.
+    Shapes: ids (T, B) of int64 -> logits (T, B, V) and the state, and what `watch` names; reset (T, B) of bool, where
+    documents begin. `embedding` of 0 means one-hot input, which makes the first layer's U the table itself. Dropout
+    acts on the embedding and on every layer's output, anew at each step or, with `locked`, by one mask a window;
+    `weight_dropout` on the recurrent weights W. With `tied` the embedding is the output layer too (Press, Wolf 2016,
+    arXiv:1608.05859), and the last layer has its width.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class LanguageModel(nn.Module):
             del self.output.weight  # the embedding's stands in for it
             nn.init.normal_(self.embedding.weight, std=embedding**-0.5)
 
-    def forward(self, ids: Tensor, state: Any = None, watch: Sequence[str] = ()) -> tuple[Any, ...]:
-        y, *rest = self.recurrent(self.embedded(ids), state, watch=watch)  # (T, B, H)
+    def forward(
+        self, ids: Tensor, state: Any = None, reset: Tensor | None = None, watch: Sequence[str] = ()
+    ) -> tuple[Any, ...]:
+        y, *rest = self.recurrent(self.embedded(ids), state, reset=reset, watch=watch)  # (T, B, H)
         return self.logits(y), *rest
 
     def embedded(self, ids: Tensor) -> Tensor:
@@ -93,33 +97,44 @@ class LockedDropout(nn.Module):
         return f"{self.rate}"
 
 
-def cross_entropy(model: LanguageModel, x: Tensor, y: Tensor, state: Any) -> tuple[Tensor, Any]:
-    """-log p of every target, in nats, (T*B,), and the state after the window; x and y (T, B)."""
-    logits, state = model(x, state)
+def cross_entropy(
+    model: LanguageModel, x: Tensor, y: Tensor, state: Any, reset: Tensor | None = None
+) -> tuple[Tensor, Any]:
+    """-log p of every target, in nats, (T*B,), and the state after the window; x, y and reset (T, B)."""
+    logits, state = model(x, state, reset)
     return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none"), state
 
 
 def stateful_loss(
-    model: LanguageModel, ids: Tensor, streams: int = 1, tick: Callable[[int], None] = lambda n: None
+    model: LanguageModel,
+    ids: Tensor,
+    streams: int = 1,
+    tick: Callable[[int], None] = lambda n: None,
+    begins: Tensor | None = None,
 ) -> float:
-    """Nats per symbol over a whole text, the state carried from its first symbol to its last.
+    """Nats per symbol over a whole text, the state carried from its first symbol to its last, or its document's.
 
     With more than one stream the text is cut into as many equal pieces read side by side, each from an empty
     context: faster, and higher by the little that each piece's first symbols cost. `tick` is told symbols done.
     """
     window = min(WINDOW, (len(ids) - 1) // streams)
-    text = Streams(ids, streams, window)
+    text = Streams(ids, streams, window, begins)
     total, state = 0.0, None
     with inference(model):
         for at in range(0, text.length, window):
             x, y = text.between(at, at + window)
-            loss, state = cross_entropy(model, x, y, state)
+            loss, state = cross_entropy(model, x, y, state, text.resets(at, at + window))
             total += loss.double().sum().item()
             tick(x.numel())
     return total / (streams * text.length)
 
 
-def window_loss(model: LanguageModel, ids: Tensor, tick: Callable[[int], None] = lambda n: None) -> float | None:
+def window_loss(
+    model: LanguageModel,
+    ids: Tensor,
+    tick: Callable[[int], None] = lambda n: None,
+    begins: Tensor | None = None,
+) -> float | None:
     """Nats per symbol by windows of 256 that follow one another, each read from an empty context.
 
     The protocol of nanoGPT, with every window of the text once in place of random ones. None where the text is
@@ -133,24 +148,37 @@ def window_loss(model: LanguageModel, ids: Tensor, tick: Callable[[int], None] =
     total = 0.0
     with inference(model):
         for at in range(0, count, 64):
-            loss, _ = cross_entropy(model, x[:, at : at + 64].long(), y[:, at : at + 64].long(), None)
+            first = torch.arange(at, min(at + 64, count)) * WINDOW
+            reset = None if begins is None else begun(begins, first, WINDOW)
+            loss, _ = cross_entropy(model, x[:, at : at + 64].long(), y[:, at : at + 64].long(), None, reset)
             total += loss.double().sum().item()
             tick(loss.numel())
     return total / y.numel()
 
 
 def write(
-    model: LanguageModel, prompt: Tensor, length: int, temperature: float, top_k: int | None, seed: int
+    model: LanguageModel,
+    prompt: Tensor,
+    length: int,
+    temperature: float,
+    top_k: int | None,
+    seed: int,
+    mark: Sequence[int] = (),
 ) -> Iterator[int]:
     """Symbols one after another, each drawn from p(next | prompt and all drawn so far), by ancestral sampling.
 
-    prompt (N,) with N >= 1. Logits are divided by the temperature; 0 takes the most probable symbol.
+    prompt (N,) with N >= 1. Logits are divided by the temperature; 0 takes the most probable symbol. mark: the symbols
+    behind which a new document begins.
     """
     draw = torch.Generator().manual_seed(seed)
-    logits, state = predict(model, prompt[:, None], None)
+    reset = begun(marked(prompt, mark), torch.zeros(1, dtype=torch.int64), len(prompt)) if mark else None
+    logits, state = predict(model, prompt[:, None], None, reset)
+    last = deque(prompt.tolist(), maxlen=len(mark))
     for _ in range(length):
         symbol = choose(logits[-1, 0], temperature, top_k, draw)
         yield int(symbol)
+        last.append(int(symbol))
+        state = None if mark and tuple(last) == tuple(mark) else state
         logits, state = predict(model, symbol.view(1, 1), state)
 
 
@@ -166,10 +194,10 @@ def choose(logits: Tensor, temperature: float, top_k: int | None, draw: torch.Ge
     return torch.multinomial(scaled.softmax(-1), 1, generator=draw)[0]
 
 
-def predict(model: LanguageModel, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+def predict(model: LanguageModel, x: Tensor, state: Any, reset: Tensor | None = None) -> tuple[Tensor, Any]:
     """logits and state, without dropout and without gradient."""
     with inference(model):
-        return model(x, state)
+        return model(x, state, reset)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class Reading(ABC):
     def read(self, paths: Sequence[str], training: bool, labelled: bool = True) -> list[Any]: ...
 
     @abstractmethod
-    def fit(self, examples: list[Any]) -> Any:
+    def fit(self, examples: Sequence[Any]) -> Any:
         """JSON with what is needed of the training examples."""
 
     @abstractmethod
@@ -56,7 +56,7 @@ class Reading(ABC):
     def length(self, example: Any) -> int: ...
 
     @abstractmethod
-    def batch(self, examples: list[Any], training: bool) -> tuple[Tensor, Tensor]: ...
+    def batch(self, examples: Sequence[Any], training: bool) -> tuple[Tensor, Tensor]: ...
 
 
 class Pictures(Reading):
@@ -84,7 +84,7 @@ class Pictures(Reading):
     def made(self) -> list[Picture]:
         return drawn_digits(2000, seed=1)
 
-    def fit(self, examples: list[Picture]) -> Any:
+    def fit(self, examples: Sequence[Picture]) -> Any:
         mean, deviation = mean_and_deviation([e.pixels for e in examples])
         return {"size": list(examples[0].pixels.shape), "mean": mean, "deviation": deviation}
 
@@ -100,7 +100,7 @@ class Pictures(Reading):
         R, C, _ = example.pixels.shape
         return {"rows": R, "columns": C, "pixels": R * C}[self.options.by]
 
-    def batch(self, examples: list[Picture], training: bool) -> tuple[Tensor, Tensor]:
+    def batch(self, examples: Sequence[Picture], training: bool) -> tuple[Tensor, Tensor]:
         o = self.options
         for example in examples:
             if tuple(example.pixels.shape) != self.size:
@@ -136,7 +136,7 @@ class Texts(Reading):
         text = text.lower() if self.options.lower else text
         return list(text) if self.options.level == "char" else text.split()
 
-    def fit(self, examples: list[Labelled]) -> Any:
+    def fit(self, examples: Sequence[Labelled]) -> Any:
         return Lexicon.of((w for e in examples for w in self.split(e.text)), "<unk>", self.options.least).to_json()
 
     def prepare(self, saved: Any) -> None:
@@ -146,7 +146,7 @@ class Texts(Reading):
     def length(self, example: Labelled) -> int:
         return len(self.split(example.text))
 
-    def batch(self, examples: list[Labelled], training: bool) -> tuple[Tensor, Tensor]:
+    def batch(self, examples: Sequence[Labelled], training: bool) -> tuple[Tensor, Tensor]:
         texts = [self.split(e.text) for e in examples]
         x, lengths = pad_sequence([self.lexicon.ids(words) for words in texts]), torch.tensor([len(w) for w in texts])
         if self.options.grams:
@@ -172,7 +172,7 @@ class TimeSeries(Reading):
                 raise DataError(f"{e.name} has {e.values.shape[1]} variables; training had {len(self.mean)}")
         return found
 
-    def fit(self, examples: list[Series]) -> Any:
+    def fit(self, examples: Sequence[Series]) -> Any:
         whole = torch.cat([e.values for e in examples]).double()
         return {"mean": whole.mean(0).tolist(), "deviation": whole.std(0).clamp(min=1e-6).tolist()}
 
@@ -183,7 +183,7 @@ class TimeSeries(Reading):
     def length(self, example: Series) -> int:
         return -(-len(example.values) // self.options.block)
 
-    def batch(self, examples: list[Series], training: bool) -> tuple[Tensor, Tensor]:
+    def batch(self, examples: Sequence[Series], training: bool) -> tuple[Tensor, Tensor]:
         values = [(e.values - self.mean) / self.deviation for e in examples]
         if training and self.options.augment:
             values = [jitter(v, self.options.augment) for v in values]

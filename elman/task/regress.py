@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from elman.data.batches import Batches
 from elman.data.table import Table, times_after
 from elman.errors import DataError
 from elman.module import ways
@@ -62,7 +63,8 @@ class Regress(Rows):
 
     @cached_property
     def _batches(self) -> Any:
-        return Carried(len(self.training), self.options.batch) if self.options.carry else super()._batches
+        o, count = self.options, len(self.training)
+        return Carried(count, o.batch) if o.carry else Batches([1] * count, o.batch, o.seed)  # all of one length
 
     # training
 
@@ -104,10 +106,10 @@ class Regress(Rows):
         losses = pinball(out, y, torch.tensor(levels)) if levels else (out.squeeze(-1) - y) ** 2
         return (losses * seen).sum() / seen.sum().clamp(min=1)
 
-    def objective(self, examples: list[Window]) -> Loss:
+    def objective(self, examples: Sequence[Window]) -> Loss:
         return self.step(examples, None)._replace(state=())
 
-    def step(self, examples: list[Window], state: Any, reset: Tensor | None = None) -> Loss:
+    def step(self, examples: Sequence[Window], state: Any, reset: Tensor | None = None) -> Loss:
         """The loss of a batch, what is shown of it, and the state after it."""
         inputs, (y, seen) = self.batch(examples), self.asked(examples)
         if self.options.horizon:
@@ -144,7 +146,7 @@ class Regress(Rows):
             if (score := found.get(name)) and score.value is not None
         }
 
-    def measure(self, examples: list[Window], tick: Callable[[int], None]) -> Scores:
+    def measure(self, examples: Sequence[Window], tick: Callable[[int], None]) -> Scores:
         o, columns = self.options, self.known
         tally = Tally(o.levels, len(columns.targets))
         if o.horizon:

@@ -13,7 +13,7 @@ from elman.data.waves import hours, sine_cosine
 from elman.errors import DataError, OptionError
 from elman.task.regress_options import Options, names
 from elman.task.supervised import Supervised
-from elman.task.windows import Chosen, Columns, Part, Window, ahead, parse_split, part_of, side_by_side
+from elman.task.windows import Chosen, Columns, Part, Run, Window, Windows, ahead, parse_split, part_of, side_by_side
 
 
 class Rows(Supervised[Window]):
@@ -26,13 +26,13 @@ class Rows(Supervised[Window]):
 
     # the data
 
-    def read(self, paths: Sequence[str], training: bool) -> list[Window]:
+    def read(self, paths: Sequence[str], training: bool) -> Sequence[Window]:
         tables = self.tables(paths)
         if training:
             return self.take(tables)
-        return [w for table in tables for w in self.to_score(table, *self.known.unread(table))]
+        return Windows([self.to_score(table, *self.known.unread(table)) for table in tables])
 
-    def made(self) -> list[Window]:
+    def made(self) -> Sequence[Window]:
         o = self.options
         table = hours(24 * 7 * 20, o.kinds, seed=1) if o.horizon else sine_cosine(240_000)
         asked = o if o.horizon or o.inputs or o.targets else replace(o, targets="cosine")
@@ -51,14 +51,17 @@ class Rows(Supervised[Window]):
         names, kinds = self.chosen.names if answers or o.horizon else columns, o.kinds if time else ()
         return [read_columns(Path(path), names, time, kinds, o.missing == "fill") for path in paths]
 
-    def take(self, tables: Sequence[Table]) -> list[Window]:
+    def take(self, tables: Sequence[Table]) -> Windows:
         """Keep tables as the training data; the windows of their rows to train. Errors: DataError."""
         o, share = self.options, self.options.share or 0.0
         split = parse_split(o.split) if o.split else (1 - share, share)
         self.parts = [part_of(table, split) for table in tables]
-        found: list[Window] = []
-        for table, end, *_ in self.parts:
-            found += ahead(table, 0, end, o.context, o.horizon) if o.horizon else side_by_side(table, end, o.context)
+        found = Windows(
+            [
+                ahead(table, 0, end, o.context, o.horizon) if o.horizon else side_by_side(table, end, o.context)
+                for table, end, *_ in self.parts
+            ]
+        )
         if not found:
             raise DataError(
                 f"{tables[0].name} has {self.parts[0].train:,} rows to train, too few for one window of {self.window}: "
@@ -68,14 +71,14 @@ class Rows(Supervised[Window]):
             raise DataError(f"{len(found)} windows are too few for {o.batch} streams: lower --batch or --context")
         return found
 
-    def to_score(self, table: Table, start: int, end: int) -> list[Window]:
+    def to_score(self, table: Table, start: int, end: int) -> Run:
         """What is scored of rows `start` to `end`. Errors: DataError where that is nothing."""
         o = self.options
         if o.horizon:
             found = ahead(table, start, end, o.context, o.horizon)
         else:
-            found = [Window(table, 0, start, end)] if start < end else []
-        if not found:
+            found = Run(table, range(start, end)[:1], start, end - start)
+        if not found.places:
             rows = (
                 f"{table.name}, rows {start + 1:,} to {end:,}" if start < end else f"{table.name} after row {start:,}"
             )
@@ -89,22 +92,22 @@ class Rows(Supervised[Window]):
         return f"{o.context} steps and {o.horizon} ahead" if o.horizon else f"{o.context} steps"
 
     @cached_property
-    def _split(self) -> tuple[list[Window], list[Window]]:
+    def _split(self) -> tuple[Sequence[Window], Sequence[Window]]:
         """The windows to train on, and those to validate on: the rows after, in the order of time."""
         o = self.options
         training = self.read(o.files, training=True) if o.files else self.made()
         if not self.has_validation:
             return training, []
         if o.split is None and o.share is None:
-            return training, [w for t in self.tables([o.validation]) for w in self.to_score(t, 0, len(t))]
-        return training, [w for p in self.parts for w in self.to_score(p.table, p.train, p.validate)]
+            return training, Windows([self.to_score(t, 0, len(t)) for t in self.tables([o.validation])])
+        return training, Windows([self.to_score(p.table, p.train, p.validate) for p in self.parts])
 
     @property
     def has_validation(self) -> bool:
         o = self.options
         return parse_split(o.split)[1] > 0 if o.split else o.share != 0
 
-    def fit(self, examples: list[Window]) -> dict[str, Any]:
+    def fit(self, examples: Sequence[Window]) -> dict[str, Any]:
         assert self.chosen is not None, "reading comes first"
         return {"regress.json": Columns.of(self.chosen, self.parts, self.options.season).saved}
 

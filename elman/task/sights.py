@@ -31,7 +31,7 @@ class Sight(ABC):
         self.left_out: list[str] = []
 
     @abstractmethod
-    def attach(self, examples: list[Captioned], path: Path) -> list[Captioned]:
+    def attach(self, examples: Sequence[Captioned], path: Path) -> list[Captioned]:
         """Those of a file of captions that can be read, with where they are. Errors: DataError naming file and line."""
 
     @abstractmethod
@@ -39,14 +39,14 @@ class Sight(ABC):
         """What is to be captioned."""
 
     @abstractmethod
-    def fit(self, examples: list[Captioned]) -> int:
+    def fit(self, examples: Sequence[Captioned]) -> int:
         """The size that all examples have, kept as JSON."""
 
     @abstractmethod
     def encoder(self, size: int) -> nn.Module: ...
 
     @abstractmethod
-    def batch(self, examples: list[Captioned]) -> tuple[Tensor, Tensor | None]:
+    def batch(self, examples: Sequence[Captioned]) -> tuple[Tensor, Tensor | None]:
         """What an encoder reads, and which rows are there where not all are."""
 
     @abstractmethod
@@ -71,7 +71,7 @@ class Pixels(Sight):
         super().__init__(options)
         self.kept: dict[Path, Tensor] = {}
 
-    def attach(self, examples: list[Captioned], path: Path) -> list[Captioned]:
+    def attach(self, examples: Sequence[Captioned], path: Path) -> list[Captioned]:
         found = with_pictures(examples, path)
         for e in found:
             if e.picture is None:
@@ -105,13 +105,13 @@ class Pixels(Sight):
                 self.kept[example.picture] = found
         return found
 
-    def fit(self, examples: list[Captioned]) -> int:
+    def fit(self, examples: Sequence[Captioned]) -> int:
         return int(self.options.side)
 
     def encoder(self, size: int) -> nn.Module:
         return PictureEncoder(size, self.options.width, self.options.dropout)
 
-    def batch(self, examples: list[Captioned]) -> tuple[Tensor, None]:
+    def batch(self, examples: Sequence[Captioned]) -> tuple[Tensor, None]:
         pixels = torch.stack([self.pixels(e) for e in examples])  # (B, R, C, 3)
         return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1, None
 
@@ -138,7 +138,7 @@ class Given(Sight):
             raise DataError(f"{path}: {self.source.path} is read already; name one file of features")
         self.source = Features(path)
 
-    def attach(self, examples: list[Captioned], path: Path) -> list[Captioned]:
+    def attach(self, examples: Sequence[Captioned], path: Path) -> list[Captioned]:
         for e in examples:
             if e.name not in self.features:
                 self.refuse(f"{e.where}: no features of {e.name} in {self.features.path}")
@@ -155,14 +155,14 @@ class Given(Sight):
                 found += self.attach([Captioned(Path(path).name, (), path)], Path(path))
         return found
 
-    def fit(self, examples: list[Captioned]) -> int:
+    def fit(self, examples: Sequence[Captioned]) -> int:
         return self.features.width
 
     def encoder(self, size: int) -> nn.Module:
         self.size = size
         return FeatureEncoder(size, self.options.width, self.options.dropout)
 
-    def batch(self, examples: list[Captioned]) -> tuple[Tensor, Tensor]:
+    def batch(self, examples: Sequence[Captioned]) -> tuple[Tensor, Tensor]:
         rows = [self.features.rows(e.name, self.size) for e in examples]
         S = -(-max(len(r) for r in rows) // ROUND) * ROUND
         memory = torch.zeros(len(rows), S, self.size)

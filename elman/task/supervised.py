@@ -81,15 +81,15 @@ class Supervised(Task, Generic[E]):
     # what a task says
 
     @abstractmethod
-    def read(self, paths: Sequence[str], training: bool) -> list[E]:
+    def read(self, paths: Sequence[str], training: bool) -> Sequence[E]:
         """The examples of files, with what is right, to train on or to measure on. Errors: DataError."""
 
     @abstractmethod
-    def made(self) -> list[E]:
+    def made(self) -> Sequence[E]:
         """The examples that are made where no file is named, the same ones each time."""
 
     @abstractmethod
-    def fit(self, examples: list[E]) -> dict[str, Any]:
+    def fit(self, examples: Sequence[E]) -> dict[str, Any]:
         """JSON files with what the model needs of the training data: vocabularies, labels, means."""
 
     @abstractmethod
@@ -105,17 +105,17 @@ class Supervised(Task, Generic[E]):
         """Steps of an example, by which batches are put together."""
 
     @abstractmethod
-    def objective(self, examples: list[E]) -> Loss:
+    def objective(self, examples: Sequence[E]) -> Loss:
         """The mean loss of examples, what is shown of it, and what it is the mean of."""
 
     @abstractmethod
-    def measure(self, examples: list[E], tick: Callable[[int], None]) -> Scores:
+    def measure(self, examples: Sequence[E], tick: Callable[[int], None]) -> Scores:
         """Figures of the model on examples, `tick` told how many are done; the model is in evaluation."""
 
     # the data
 
     @cached_property
-    def _split(self) -> tuple[list[E], list[E]]:
+    def _split(self) -> tuple[Sequence[E], Sequence[E]]:
         """The examples to train on, and those held back."""
         o = self.options
         examples = self.read(find(o.files), training=True) if o.files else self.made()
@@ -129,11 +129,11 @@ class Supervised(Task, Generic[E]):
         return [examples[i] for i in sorted(order[count:])], [examples[i] for i in held]
 
     @property
-    def training(self) -> list[E]:
+    def training(self) -> Sequence[E]:
         return self._split[0]
 
     @property
-    def held_back(self) -> list[E]:
+    def held_back(self) -> Sequence[E]:
         return self._split[1]
 
     @property
@@ -176,7 +176,7 @@ class Supervised(Task, Generic[E]):
         return self.figures(self.read(find(paths), training=False) if paths else self.held_back, tick)
 
     @torch.no_grad()
-    def figures(self, examples: list[E], tick: Callable[[int], None] = lambda n: None) -> Scores:
+    def figures(self, examples: Sequence[E], tick: Callable[[int], None] = lambda n: None) -> Scores:
         training = self.model.training
         self.model.eval()
         try:
@@ -184,7 +184,7 @@ class Supervised(Task, Generic[E]):
         finally:
             self.model.train(training)
 
-    def in_batches(self, examples: list[E], tick: Callable[[int], None] = lambda n: None) -> Iterator[list[int]]:
+    def in_batches(self, examples: Sequence[E], tick: Callable[[int], None] = lambda n: None) -> Iterator[list[int]]:
         """The numbers of all examples, in batches of like length."""
         for numbers in in_turn([self.length(e) for e in examples], 4 * self.options.batch):
             yield numbers

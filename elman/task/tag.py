@@ -106,7 +106,7 @@ class Tag(Supervised[Tagged]):
     def made(self) -> list[Tagged]:
         return grammar_sentences(600, seed=1)
 
-    def fit(self, examples: list[Tagged]) -> dict[str, Any]:
+    def fit(self, examples: Sequence[Tagged]) -> dict[str, Any]:
         """Labels of what is held back of the same files are known too, however rare; those of another file must be."""
         own = examples if self.options.share is None else [*examples, *self.held_back]
         words = list(each_word(examples))
@@ -132,10 +132,10 @@ class Tag(Supervised[Tagged]):
     def length(self, example: Tagged) -> int:
         return len(example.words)
 
-    def batch(self, examples: list[Tagged]) -> Batch:
+    def batch(self, examples: Sequence[Tagged]) -> Batch:
         return batch_of([s.words for s in examples], self.words, self.characters)
 
-    def targets(self, examples: list[Tagged]) -> list[Tensor]:
+    def targets(self, examples: Sequence[Tagged]) -> list[Tensor]:
         """Numbers of the tags of each sentence. Errors: DataError naming the word whose tag training did not have."""
         for s in examples:
             for i, tag in enumerate(s.tags or ()):
@@ -168,7 +168,7 @@ class Tag(Supervised[Tagged]):
             "backend": ways(self.model, self.batch(self.training[:2])),
         }
 
-    def objective(self, examples: list[Tagged]) -> Loss:
+    def objective(self, examples: Sequence[Tagged]) -> Loss:
         logits = self.model(self.batch(examples))  # (T, B, K)
         targets = pad_sequence(self.targets(examples), padding_value=NO_TAG)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NO_TAG)
@@ -176,7 +176,7 @@ class Tag(Supervised[Tagged]):
 
     # use
 
-    def log_p(self, examples: list[Tagged], tick: Callable[[int], None] = lambda n: None) -> list[Tensor]:
+    def log_p(self, examples: Sequence[Tagged], tick: Callable[[int], None] = lambda n: None) -> list[Tensor]:
         """log p of each tag for each word of each sentence, (T, K)."""
         found: list[Tensor] = [torch.empty(0)] * len(examples)
         with torch.no_grad():
@@ -190,7 +190,7 @@ class Tag(Supervised[Tagged]):
         """The most probable tag of each word."""
         return [self.labels.words[i] for i in log_p.argmax(-1).tolist()]
 
-    def measure(self, examples: list[Tagged], tick: Callable[[int], None]) -> Scores:
+    def measure(self, examples: Sequence[Tagged], tick: Callable[[int], None]) -> Scores:
         targets = self.targets(examples)
         each = self.log_p(examples, tick)
         log_p, target = torch.cat(each), torch.cat(targets)

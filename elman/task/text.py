@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from elman.data.corpus import Corpus
+from elman.data.corpus import Corpus, Encoded
 from elman.data.download import located
 from elman.data.stdlib import standard_library
-from elman.data.text import Streams, Vocabulary, vocabulary_from_json
+from elman.data.streams import Streams, beginnings, begun, marked
+from elman.data.text import Vocabulary, vocabulary_from_json
 from elman.errors import DataError, OptionError
 from elman.module import gradient_by_lag, ways
 from elman.task.base import Loss, Score, Scores, Task
@@ -55,7 +56,7 @@ class Text(Task):
         self.options = options
         if files is None:
             self.vocabulary: Vocabulary = self._corpus.vocabulary(options.words)
-            self._streams = Streams(self.training, options.batch, options.window)  # refuses too short a text first
+            self._streams = self._cut()  # refuses too short a text first
         else:
             self.vocabulary = vocabulary_from_json(files["vocabulary.json"])
         self.unit = self.vocabulary.unit
@@ -65,12 +66,46 @@ class Text(Task):
 
     @cached_property
     def _corpus(self) -> Corpus:
-        return Corpus([*map(located, self.options.files)] or standard_library(), self.options.level)
+        return self._text_of([*map(located, self.options.files)] or standard_library())
+
+    def _text_of(self, paths: Sequence[Path]) -> Corpus:
+        return Corpus(paths, self.options.level, apart=self.options.document is not None)
 
     @cached_property
+    def _encoded(self) -> Encoded:
+        ids, ends = self._corpus.encode(self.vocabulary)
+        return (
+            Encoded(shuffled(ids, self._line_end, self.options.seed), [])
+            if self.options.shuffle
+            else Encoded(ids, ends)
+        )
+
+    @property
     def _ids(self) -> Tensor:
-        ids = self._corpus.encode(self.vocabulary)
-        return shuffled(ids, self._line_end, self.options.seed) if self.options.shuffle else ids
+        return self._encoded.ids
+
+    @cached_property
+    def _mark(self) -> list[int]:
+        """The symbols behind which a document begins; none where that is each file's end, or nowhere."""
+        mark = (self.options.document or "").replace("\\n", "\n")
+        ids = self.vocabulary.encode(mark).tolist()
+        if mark and (not ids or "<unk>" in [self.vocabulary.symbols[i] for i in ids]):
+            raise DataError(f"--document {mark!r} is no word of the text: give the one between its documents")
+        return ids
+
+    @cached_property
+    def _begins(self) -> Tensor | None:
+        """Where documents begin; None where all is one. Errors: DataError where the text has no such place."""
+        if self.options.document is None:
+            return None
+        marks = marked(self._ids, self._mark)
+        found = beginnings(marks, self._encoded.ends)
+        if not len(marks if self._mark else found):
+            why = "the text never says that" if self._mark else "one file is one document"
+            raise DataError(
+                f"--document {self.options.document!r}: {why}; give what stands between documents, or leave it out"
+            )
+        return found
 
     @property
     def training(self) -> Tensor:
@@ -85,12 +120,22 @@ class Text(Task):
         return len(self.validation) >= 2
 
     @property
+    def _held_begins(self) -> Tensor | None:
+        """Where documents begin in the validation part."""
+        first = len(self.training)
+        return None if self._begins is None else self._begins[self._begins >= first] - first
+
+    @property
     def _held_back(self) -> int:
         return len(self._ids) - int(len(self._ids) * (1 - self.options.validation))
 
     @cached_property
     def _streams(self) -> Streams:
-        return Streams(self.training, self.options.batch, self.options.window)
+        return self._cut()
+
+    def _cut(self) -> Streams:
+        o = self.options
+        return Streams(self.training, o.batch, o.window, self._begins, o.seed if o.vary else None)
 
     @property
     def files(self) -> dict[str, Any]:
@@ -98,8 +143,11 @@ class Text(Task):
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        digest = hashlib.sha256(self._ids.numpy().data).hexdigest()
-        return {"symbols": len(self._ids), "sha256": digest}
+        digest = hashlib.sha256(self._ids.numpy().data)
+        if self._begins is None:
+            return {"symbols": len(self._ids), "sha256": digest.hexdigest()}
+        digest.update(self._begins.numpy().data)
+        return {"symbols": len(self._ids), "documents": len(self._begins) + 1, "sha256": digest.hexdigest()}
 
     # training
 
@@ -124,12 +172,16 @@ class Text(Task):
         )
         data = f"{named}: {len(self._ids):,} {unit}s, {V} distinct"
         parts = f"first {len(self.training):,} to train, last {len(self.validation):,} to validate"
-        reading = f"{o.batch} streams in windows of {o.window}, state carried, {self.batches:,} windows an epoch"
+        window = f"about {o.window}" if o.vary else o.window
+        reading = f"{o.batch} streams in windows of {window}, state carried, {self.batches:,} windows an epoch"
+        if self._begins is not None:
+            data += f", {len(self._begins) + 1:,} documents"
         wide = f"{o.layers} x {o.hidden}, {f'embedding {o.embedding}' if o.embedding else 'one-hot input'}"
         rows = {"data": data, "split": parts, "reading": reading, "model": f"{o.cell} {wide}, dropout {o.dropout:g}"}
         if o.loss == "window":
             rows["loss"] = f"summed over a window; smoothed from -{o.window} ln(1/{V}) = {o.window * self.guess:.2f}"
-        rows["backend"] = ways(self.model, self._streams[0][0][:, self.share.rows])
+        x, resets = self._streams[0][0], self._resets(0)
+        rows["backend"] = ways(self.model, x[:, self.share.rows], None, resets)
         return rows
 
     def initial(self) -> Any:
@@ -142,16 +194,27 @@ class Text(Task):
             state = self.initial()
         elif self.options.reset:
             state = reset(state, self.initial(), self.options.reset)
-        losses, state = cross_entropy(self.model, x, y, state)
+        losses, state = cross_entropy(self.model, x, y, state, self._resets(k))
         mean = losses.mean()
-        objective = mean * self.options.window if self.options.loss == "window" else mean
+        objective = mean * len(x) if self.options.loss == "window" else mean
         return Loss(objective, mean.item(), tuple(layer._make(v.detach() for v in layer) for layer in state))
+
+    def _resets(self, k: int) -> Tensor | None:
+        """Where documents begin in the k-th window, (T, B), rows of the share."""
+        resets = self._streams.resets(*self._streams.span(k))
+        return None if resets is None else resets[:, self.share.rows]
+
+    def pace(self, k: int) -> float:
+        """The length of the k-th window over that of --window."""
+        start, end = self._streams.span(k)
+        return (end - start) / self.options.window
 
     def validate(self) -> Scores:
         """The validation part, the state carried, in 32 streams."""
         if not self.has_validation:
             return {}
-        nats = stateful_loss(self.model, self.validation, min(STREAMS, len(self.validation) - 1))
+        streams = min(STREAMS, len(self.validation) - 1)
+        nats = stateful_loss(self.model, self.validation, streams, begins=self._held_begins)
         return {"stateful": Score(nats, self.in_units(nats))}
 
     def gradient_by_lag(self) -> dict[int, float]:
@@ -172,50 +235,54 @@ class Text(Task):
 
     def score(self, paths: Sequence[str] = (), tick: Callable[[int], None] = lambda n: None) -> Scores:
         """Nats per symbol by both protocols, of files one after another or of the validation part."""
-        ids = self._named(paths)
+        ids, begins = self._named(paths)
         if len(ids) < 2:
             left_out = "the validation part (--validation 0 leaves none: name a file to score)"
             raise DataError(f"{', '.join(paths) or left_out} has {len(ids)} {self.unit}s: scoring needs at least 2")
-        nats, by_windows = stateful_loss(self.model, ids, tick=tick), window_loss(self.model, ids, tick)
+        nats = stateful_loss(self.model, ids, tick=tick, begins=begins)
+        by_windows = window_loss(self.model, ids, tick, begins)
         short = "not measured: the text is shorter than one window"
         return {
             "stateful": Score(nats, self.in_units(nats)),
             "windows of 256": Score(by_windows, short if by_windows is None else self.in_units(by_windows)),
         }
 
-    def _named(self, paths: Sequence[str]) -> Tensor:
-        """The symbols of files, or of the validation part."""
+    def _named(self, paths: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """The symbols of files, or of the validation part, and where documents begin in them."""
         if not paths:
-            return self.validation
-        return Corpus([*map(located, paths)], self.options.level).encode(self.vocabulary)
+            return self.validation, self._held_begins
+        ids, ends = self._text_of([*map(located, paths)]).encode(self.vocabulary)
+        return ids, None if self.options.document is None else beginnings(marked(ids, self._mark), ends)
 
     def views(self, paths: Sequence[str] = ()) -> list[Any]:
         """The first symbols of a text, as the model reads them."""
-        ids, decode = self._named(paths)[:LOOKED_AT].long(), self.vocabulary.decode
+        ids, begins = self._named(paths)
+        ids, decode = ids[:LOOKED_AT].long(), self.vocabulary.decode
         if not len(ids):
             return []
-        found = read(self.model, ids)
+        found = read(self.model, ids, None if begins is None else begun(begins, torch.zeros(1).long(), len(ids)))
         pieces = [*map(self.vocabulary.decoder(), ids.tolist())]
         return [Read(pieces, [[decode([i]) for i in row] for row in found.expected.tolist()], found)]
 
     def sample(self, k: int) -> str:
         """What the model writes after k steps, from an empty context."""
         o = self.options
-        ids = write(self.model, self._opening(torch.empty(0)), o.sample_length, o.sample_temperature, None, o.seed + k)
+        opening, mark = self._opening(torch.empty(0)), self._mark
+        ids = write(self.model, opening, o.sample_length, o.sample_temperature, None, o.seed + k, mark)
         return self.vocabulary.decode(ids)
 
     def write(self, options: SampleOptions) -> Iterator[str]:
         """The prompt, then pieces of text as they are written. Errors: OptionError, DataError."""
         check_ranges(options, {"length": 1, "temperature": 0, "top_k": 1, "seed": 0})
         o, prompt = options, self.vocabulary.encode(options.prompt)
-        ids = write(self.model, self._opening(prompt), o.length, o.temperature, o.top_k, o.seed)
+        ids = write(self.model, self._opening(prompt), o.length, o.temperature, o.top_k, o.seed, self._mark)
         return chain([self.vocabulary.decode(prompt)], map(self.vocabulary.decoder(), ids))
 
     def _opening(self, prompt: Tensor) -> Tensor:
-        """The prompt's symbols; for an empty one a line end, or the first symbol where there is none."""
+        """The prompt's symbols; for an empty one that before a document: the mark's last, or else a line end."""
         if len(prompt):
             return prompt
-        return torch.tensor([self._line_end])
+        return torch.tensor([self._mark[-1] if self._mark else self._line_end])
 
     @property
     def _line_end(self) -> int:

@@ -25,6 +25,9 @@ class Options(TrainOptions):
     """At word level: how many of the most frequent words have a symbol of their own."""
     shuffle: bool = False
     """Put the lines in a random order first: for lists, whose last part is not like the rest."""
+    document: str | None = None
+    """A text that stands between documents, as '<|endoftext|>', or '\\n\\n' for an empty line: behind it, and at the
+    beginning of each file, the state begins anew. '': at the beginning of each file. None: all is one document."""
     validation: float = 0.1
     """The last part of the text, held back to validate."""
 
@@ -51,6 +54,8 @@ class Options(TrainOptions):
     """Streams of the text read side by side."""
     window: int = 64
     """Steps through which gradients flow back; the state is carried further."""
+    vary: bool = False
+    """Windows of random length around --window, other ones in each epoch; the rate of a step goes with its length."""
     reset: float = 0.0
     """Probability that a stream begins a window from an empty context, in place of the state carried so far."""
     loss: Literal["symbol", "window"] = "symbol"
@@ -65,6 +70,7 @@ class Options(TrainOptions):
         object.__setattr__(self, "files", tuple(map(kept, self.files)))
 
 
+SHORTEST = 10  # window that may vary
 LEAST = {**AT_LEAST, "words": 3, "validation": 0, "hidden": 1, "layers": 1, "embedding": 0, "dropout": 0,
          "weight_dropout": 0, "start": 0, "reset": 0,
          "batch": 1, "window": 1, "sample_length": 1, "sample_temperature": 0}  # fmt: skip
@@ -77,6 +83,12 @@ def check(options: Options) -> None:
     check_below_one(options, "validation", "dropout", "weight_dropout", "reset", "smoothing")
     if options.tied and not options.embedding:
         raise OptionError("--tied ties the output to the embedding, and --embedding 0 makes none; give it a width")
+    if options.shuffle and options.document == "":
+        raise OptionError(
+            "--shuffle mixes the lines of all files, and --document '' makes each a document: leave one out"
+        )
+    if options.vary and options.window < SHORTEST:
+        raise OptionError(f"--window {options.window} is too short for --vary: give at least {SHORTEST}")
 
 
 RECIPES: dict[str, Recipe] = {

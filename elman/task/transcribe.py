@@ -129,7 +129,7 @@ class Transcribe(Supervised[Recording]):
         self.hearing = Hearing(options)
         super().__init__(options, files)
         if files is None:
-            self.targets(self.training + self.held_back)  # what does not fit shows before the first step
+            self.targets([*self.training, *self.held_back])  # what does not fit shows before the first step
 
     def read(self, paths: Sequence[str], training: bool) -> list[Recording]:
         return self.hearing.read(paths, training)
@@ -137,7 +137,7 @@ class Transcribe(Supervised[Recording]):
     def made(self) -> list[Recording]:
         return self.hearing.made()
 
-    def fit(self, examples: list[Recording]) -> dict[str, Any]:
+    def fit(self, examples: Sequence[Recording]) -> dict[str, Any]:
         symbols = Lexicon.of((s for e in examples for s in self.split(e.text)), self.unknown)
         text, self.text_weights = read_text_model(Path(self.options.lm)) if self.options.lm else (None, None)
         return {"transcribe.json": {"symbols": symbols.to_json(), "frames": self.hearing.fit(examples), "text": text}}
@@ -175,7 +175,7 @@ class Transcribe(Supervised[Recording]):
     def length(self, example: Recording) -> int:
         return self.hearing.length(example)
 
-    def targets(self, examples: list[Recording]) -> list[Tensor]:
+    def targets(self, examples: Sequence[Recording]) -> list[Tensor]:
         """Numbers of symbols, (U,) each. Errors: DataError for a character that training did not have, or where the
         frames are too few to say them."""
         found = []
@@ -206,7 +206,7 @@ class Transcribe(Supervised[Recording]):
     def about(self) -> dict[str, str]:
         o = self.options
         named = ", ".join(o.files) or "words of tones made here"
-        minutes = sum(len(e.frames) for e in self.training + self.held_back) / 6000
+        minutes = sum(len(e.frames) for e in (*self.training, *self.held_back)) / 6000
         rows = {
             "data": f"{named}: {minutes:.1f} minutes, {len(self.symbols)} {o.level}s",
             "split": f"{len(self.training):,} recordings to train, {len(self.held_back):,} to validate",
@@ -225,7 +225,7 @@ class Transcribe(Supervised[Recording]):
         sizes = torch.tensor([len(t) for t in targets])
         return F.ctc_loss(log_p, torch.cat(targets), lengths, sizes, self.blank, "none", zero_infinity=True)
 
-    def objective(self, examples: list[Recording]) -> Loss:
+    def objective(self, examples: Sequence[Recording]) -> Loss:
         targets = self.targets(examples)
         x, lengths = self.hearing.batch(examples, training=True)
         symbols = sum(map(len, targets))
@@ -234,7 +234,7 @@ class Transcribe(Supervised[Recording]):
 
     # use
 
-    def log_p(self, examples: list[Recording], tick: Callable[[int], None] = lambda n: None) -> list[Tensor]:
+    def log_p(self, examples: Sequence[Recording], tick: Callable[[int], None] = lambda n: None) -> list[Tensor]:
         """log p of each symbol in each frame, (T, K) for each recording."""
         found: list[Tensor] = [torch.empty(0)] * len(examples)
         with torch.no_grad():
@@ -248,7 +248,7 @@ class Transcribe(Supervised[Recording]):
     def text_of(self, ids: Sequence[int]) -> str:
         return self.joined([self.symbols.words[i] for i in ids])
 
-    def measure(self, examples: list[Recording], tick: Callable[[int], None]) -> Scores:
+    def measure(self, examples: Sequence[Recording], tick: Callable[[int], None]) -> Scores:
         targets = self.targets(examples)
         log_p = self.log_p(examples, tick)
         nats = sum(

@@ -134,12 +134,12 @@ class Translate(Supervised[Pair]):
         text = " ".join(unicodedata.normalize("NFC", text).split())
         return text.lower() if self.options.lower in (side, "both") else text
 
-    def sides(self, examples: list[Pair]) -> tuple[list[str], list[str]]:
+    def sides(self, examples: Sequence[Pair]) -> tuple[list[str], list[str]]:
         """The sources and the targets."""
         right = [self.normal(e.target, "target") for e in examples if e.target is not None]
         return [self.normal(e.source, "source") for e in examples], right
 
-    def fit(self, examples: list[Pair]) -> dict[str, Any]:
+    def fit(self, examples: Sequence[Pair]) -> dict[str, Any]:
         if self.options.files:
             require_bleu()  # if it is missing, better said now than after the first epoch
         o, (source, target) = self.options, self.sides(examples)
@@ -170,7 +170,7 @@ class Translate(Supervised[Pair]):
         ids = [torch.tensor(pieces.read(text)[0] or [0]) for text in texts]
         return pad_sequence(ids), torch.tensor([len(i) for i in ids])
 
-    def batches_of(self, examples: list[Pair]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def batches_of(self, examples: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What the network reads to be taught: targets and their lengths, sources and theirs."""
         source, target = self.sides(examples)
         return (*self.batch(target, self.target), *self.batch(source, self.source))
@@ -196,7 +196,7 @@ class Translate(Supervised[Pair]):
             "backend": ways(self.model, *self.batches_of(self.training[:2])),
         }
 
-    def objective(self, examples: list[Pair]) -> Loss:
+    def objective(self, examples: Sequence[Pair]) -> Loss:
         taught = self.model(*self.batches_of(examples))
         objective, value = smoothed(taught, self.options.smooth)
         return Loss(objective, value, weight=len(taught.target))
@@ -238,11 +238,11 @@ class Translate(Supervised[Pair]):
         target = [pieces[at] if i == 0 else piece for i, piece, at in zip(ids, made.target, made.attended)]
         return made._replace(target=target, text=joined(target))
 
-    def measure(self, examples: list[Pair], tick: Callable[[int], None]) -> Scores:
+    def measure(self, examples: Sequence[Pair], tick: Callable[[int], None]) -> Scores:
         return self.measured(examples, self.options.beam, tick)
 
     @torch.no_grad()
-    def measured(self, examples: list[Pair], beam: int, tick: Callable[[int], None] = lambda n: None) -> Scores:
+    def measured(self, examples: Sequence[Pair], beam: int, tick: Callable[[int], None] = lambda n: None) -> Scores:
         """BLEU where the model was trained on files, the share of translations that are right, nats a piece."""
         texts, nats, places = [""] * len(examples), 0.0, 0
         for numbers in self.in_batches(examples, tick):

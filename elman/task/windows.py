@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -59,14 +60,47 @@ def part_of(table: Table, split: Sequence[float]) -> Part:
     return Part(table, ends[0], ends[1], min(ends[2], T) if len(ends) == 3 else T)
 
 
-def ahead(table: Table, start: int, end: int, context: int, horizon: int) -> list[Window]:
+class Windows(Sequence[Window]):
+    """Windows of tables, made when they are asked for: a long series has millions of them."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = [run for run in runs if len(run.places)]
+        self.ends = list(accumulate(len(run.places) for run in self.runs))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    @overload
+    def __getitem__(self, i: int) -> Window: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Window]: ...
+    def __getitem__(self, i: int | slice) -> Window | list[Window]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        i = range(len(self))[i]
+        number = bisect_right(self.ends, i)
+        run = self.runs[number]
+        at = run.places[i - self.ends[number]]  # counted from the end of the run
+        return Window(run.table, at - run.before, at, at + run.after)
+
+
+class Run(NamedTuple):
+    """Windows of one table: their places `at`, and how many rows lie before and from there on."""
+
+    table: Table
+    places: range
+    before: int
+    after: int
+
+
+def ahead(table: Table, start: int, end: int, context: int, horizon: int) -> Run:
     """All windows whose `horizon` steps lie in rows `start` to `end`; the steps before them may lie before `start`."""
-    return [Window(table, at - context, at, at + horizon) for at in range(max(start, context), end - horizon + 1)]
+    return Run(table, range(max(start, context), end - horizon + 1), context, horizon)
 
 
-def side_by_side(table: Table, end: int, steps: int) -> list[Window]:
+def side_by_side(table: Table, end: int, steps: int) -> Run:
     """Windows of so many steps, one after another, of the first rows."""
-    return [Window(table, k, k, k + steps) for k in range(0, end - steps + 1, steps)]
+    return Run(table, range(0, end - steps + 1, steps), 0, steps)
 
 
 class Carried:

@@ -94,7 +94,9 @@ class Training:
 
     def rate(self) -> float:
         """The learning rate of the next step."""
-        return learning_rate(self.options, self.step, self.progress, self.stall.falls) * self.counts.slower
+        o, n = self.options, self.options.accumulate
+        pace = sum(map(self.task.pace, range(self.step * n, (self.step + 1) * n))) / n
+        return learning_rate(o, self.step, self.progress, self.stall.falls) * self.counts.slower * pace
 
     def advance(self) -> dict[str, float] | None:
         """One step: forward over its windows, back through time, clip, update. What it measured, for the log.

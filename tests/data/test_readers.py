@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from elman.data.files import read_lines
+from elman.data.files import read_lines, read_table
 from elman.data.images import distort, drawn_digits, read_idx, read_idx_folder, read_picture_folder
 from elman.data.labelled import read_labelled, read_unlabelled
 from elman.data.series import read_series
@@ -114,6 +114,22 @@ def test_only_line_ends_end_a_line(tmp_path):
     (tmp_path / "a").touch()
     (tmp_path / "empty").touch()
     assert read_lines(tmp_path / "empty") == []
+
+
+def test_a_table_is_read_line_by_line_with_all_its_line_ends(tmp_path):
+    data = '\ufeffa,b\r\n1\u2028,2\r3,4\n\n5,"x\r\ny"\r6,7'.encode()
+    rows = [(1, ["a", "b"]), (2, ["1\u2028", "2"]), (3, ["3", "4"]), (6, ["5", "x\ny"]), (7, ["6", "7"])]
+    (tmp_path / "a.csv").write_bytes(data)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(data))
+    assert list(read_table(tmp_path / "a.csv")) == list(read_table(tmp_path / "a.csv.gz")) == rows
+    for name, bad, message in (
+        ("a.csv", data + b"\n\xff\n", "a.csv, line 6: byte 0xff is not UTF-8; convert the file"),
+        ("a.csv.gz", gzip.compress(data)[:-9], "a.csv.gz cannot be read: Compressed file ended"),
+        ("a.csv.gz", gzip.compress(data)[:10] + b"\xff" * 30, "a.csv.gz cannot be read: Error -3"),
+    ):
+        (tmp_path / name).write_bytes(bad)
+        with pytest.raises(DataError, match=message):
+            list(read_table(tmp_path / name))
 
 
 def test_bytes_that_are_no_text(tmp_path):

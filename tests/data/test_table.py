@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from elman import DataError
+from elman.data import table as module
 from elman.data.table import calendar, fill_forward, parsed, read_columns, read_head, times_after
 from elman.data.waves import hours, sine_cosine
 
@@ -68,6 +69,25 @@ def test_missing_values_repeat_the_one_before_and_are_marked(tmp_path):
     assert math.isnan(table.values[0, 0])
     assert table.values[1:].tolist() == [[2, 1], [2, 3], [5, 4]]
     assert table.seen.tolist() == [[False, True], [True, False], [False, True], [True, True]]
+
+
+@pytest.mark.parametrize("piece", [1, 2, 7])
+def test_a_table_in_pieces_is_the_table(tmp_path, monkeypatch, piece):
+    path = tmp_path / "long.csv"
+    path.write_text("time,a,b\n" + "".join(f"2024-01-{d:02d},{d}.5,{'' if d % 3 else d}\n" for d in range(1, 20)))
+    whole = read(path, "a", "b", kinds=("hour", "month"), fill=True)
+    monkeypatch.setattr(module, "PIECE", piece)
+    again = read(path, "a", "b", kinds=("hour", "month"), fill=True)
+    assert torch.equal(again.values.nan_to_num(-1), whole.values.nan_to_num(-1))
+    assert torch.equal(again.seen, whole.seen)
+    assert torch.equal(again.clock, whole.clock)
+    assert again.times == whole.times
+    assert again.digest(11) == whole.digest(11) != whole.digest(12)
+    with pytest.raises(DataError, match=r"long.csv, line 2: b is missing \(''\)"):
+        read(path, "b")
+    path.write_text(path.read_text() + "2024-01-20,x,3\n")
+    with pytest.raises(DataError, match="long.csv, line 21: a is 'x', not a number"):
+        read(path, "a", fill=True)
 
 
 def test_filling_keeps_what_is_known():

@@ -2,7 +2,6 @@
 
 import json
 import re
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from elman import DataError
 from elman.data import corpus
 from elman.data.corpus import Corpus
 from elman.data.stdlib import FILES, standard_library
-from elman.data.text import Bytes, Characters, Streams, Words, vocabulary_from_json
+from elman.data.text import Bytes, Characters, Words, vocabulary_from_json
 
 
 def read_files(paths, level):
@@ -94,7 +93,9 @@ def test_a_text_in_pieces_and_on_disk_is_the_text(tmp_path, monkeypatch, level):
         (tmp_path / name).write_text(text, encoding="utf-8", newline="")
     whole = Corpus([tmp_path / "a", tmp_path / "b"], level)
     vocabulary = whole.vocabulary(9)
-    ids = whole.encode(vocabulary)
+    ids, ends = whole.encode(vocabulary)
+    assert len(ends) == 2
+    assert ends[1] == len(ids)
     assert ids.dtype == torch.uint8
     assert torch.equal(vocabulary.encode(read_files(whole.paths, level)), ids.long())
     monkeypatch.setattr(corpus, "PIECE", 7)
@@ -103,7 +104,8 @@ def test_a_text_in_pieces_and_on_disk_is_the_text(tmp_path, monkeypatch, level):
     monkeypatch.setattr(corpus.np, "memmap", lambda *how, **more: maps.append(how) or memmap(*how, **more))
     assert whole.vocabulary(9).symbols == vocabulary.symbols
     again = whole.encode(vocabulary)
-    assert torch.equal(again, ids)
+    assert torch.equal(again.ids, ids)
+    assert again.ends == ends
     assert len(maps) == 1
     (tmp_path / "b").write_bytes(b"caf\xc3\xa9, caf\xe9")
     if level != "byte":
@@ -114,8 +116,8 @@ def test_a_text_in_pieces_and_on_disk_is_the_text(tmp_path, monkeypatch, level):
 def test_many_words_take_more_bytes(tmp_path):
     (tmp_path / "a").write_text(" ".join(str(i) for i in range(40_000)))
     words = Corpus([tmp_path / "a"], "word")
-    assert words.encode(words.vocabulary(300)).dtype == torch.int16
-    ids = words.encode(words.vocabulary(50_000))
+    assert words.encode(words.vocabulary(300)).ids.dtype == torch.int16
+    ids = words.encode(words.vocabulary(50_000)).ids
     assert ids.dtype == torch.int32
     assert len(ids.unique()) == 40_000
 
@@ -143,26 +145,6 @@ DAMAGED = [
 def test_damaged_vocabularies_are_refused(saved):
     with pytest.raises(DataError, match="not a vocabulary"):
         vocabulary_from_json(saved)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.integers(2, 200), st.integers(1, 7), st.integers(1, 9))
-def test_streams_stay_aligned(n, batch, window):
-    ids = torch.arange(n)
-    if (n - 1) // batch < window:
-        with pytest.raises(DataError, match=re.escape(f"needs {batch * window + 1:,}")):
-            Streams(ids, batch, window)
-        return
-    streams = Streams(ids, batch, window)
-    windows = [streams[k] for k in range(streams.windows)]
-    assert streams.windows == (n - 1) // batch // window
-    assert all(torch.equal(y, x + 1) for x, y in windows)  # the target is the next symbol of the text
-    assert all(torch.equal(a[0][-1] + 1, b[0][0]) for a, b in pairwise(windows))  # and each row goes on
-    assert torch.equal(streams[streams.windows][0], windows[0][0])
-    assert [k for k in range(2 * streams.windows) if streams.fresh(k)] == [0, streams.windows]
-    starts = windows[0][0][0]
-    assert starts[0] == 0
-    assert batch == 1 or torch.equal(starts.diff(), torch.full((batch - 1,), (n - 1) // batch))
 
 
 def test_the_standard_library_is_read_from_a_fixed_list():

@@ -70,6 +70,23 @@ def test_values_and_gradients_are_the_oracles(kind, size, dtype, reverse, rows):
 
 @cells
 @directions
+@pytest.mark.parametrize("rows", ["whole", "lengths", "reset", "both"])
+@torch.no_grad()
+def test_values_without_gradients_are_the_oracles(kind, reverse, rows):
+    """What is not to be differentiated has kernels of its own, which save nothing."""
+    cell, x, state = make(kind, (7, 4, 3, 5))
+    context = context_of(cell, x)
+    lengths, reset = irregular(7, 4)
+    how = {"lengths": lengths} if rows in ("lengths", "both") else {}
+    how |= {"reset": reset} if rows in ("reset", "both") else {}
+    y, last = elman.Recurrent(cell, reverse=reverse)(x, state, **how, **context)
+    want, want_last = oracle.run(cell, x, state, reverse=reverse, width=width(cell), **how, **context)
+    close(y, want, "y")
+    all_close(last, want_last, "last state")
+
+
+@cells
+@directions
 def test_second_derivatives_are_the_oracles(kind, reverse):
     cell, x, state = make(kind, (4, 3, 2, 3))
     context = context_of(cell, x)

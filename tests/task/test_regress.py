@@ -9,14 +9,14 @@ import torch
 from commands import refused
 from safetensors.torch import load_file
 
-from elman import DataError, OptionError
+from elman import DataError
 from elman.checkpoint import RunFolder
 from elman.cli import main
 from elman.task.regress import Regress
 from elman.task.regress_options import RECIPES, Options
 from elman.task.regressors import Forecaster, Inputs, Sizes
 from elman.task.tally import pinball
-from elman.task.windows import Columns, ahead, parse_split, part_of
+from elman.task.windows import Columns, Windows, ahead
 from elman.train.training import Training
 
 SMALL = "--hidden 8 --context 12 --horizon 3 --batch 8 --steps 4 --report-every 2 --validate-every 2".split()
@@ -64,38 +64,7 @@ def predicted(capsys, *words):
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def made(**options):
-    """A task on the made data, untrained and in evaluation."""
-    task = Regress(Options(**{"hidden": 8, **options}))
-    task.model.eval()
-    return task
-
-
 # rows
-
-
-def test_parts_lie_in_the_order_of_time():
-    table = made().parts[0].table
-    assert part_of(table, parse_split("0.5,0.25,0.125"))[1:] == (1680, 2520, 2940)
-    assert part_of(table, parse_split("100,50"))[1:] == (100, 150, 3360)
-    assert part_of(table, parse_split("100,50,7"))[1:] == (100, 150, 157)
-    with pytest.raises(DataError, match="has 3,360 rows; --split asks for 4,000"):
-        part_of(table, parse_split("3000,1000"))
-
-
-@pytest.mark.parametrize("text", ["", "0.6", "a,b", "0.8,0.4", "0,1", "5.5,2", "-1,3", "1,2,3,4", "nan,0.1", "inf,1"])
-def test_splits_that_cannot_be(text):
-    with pytest.raises(OptionError, match="give the rows to train, to validate"):
-        parse_split(text)
-
-
-def test_forecasts_lie_in_their_part_and_their_past_may_lie_before():
-    table = made().parts[0].table
-    found = ahead(table, 50, 60, context=20, horizon=4)
-    assert [w.at for w in found] == list(range(50, 57))
-    assert (found[0].begin, found[-1].end) == (30, 60)
-    assert ahead(table, 0, 24, context=20, horizon=4)[0].begin == 0
-    assert ahead(table, 0, 23, context=20, horizon=4) == []
 
 
 def test_validation_begins_where_training_ends(csv):
@@ -151,7 +120,7 @@ def test_scores_of_forecasts_by_hand(csv):
     table, at = task.parts[0].table, range(70, 98)
     z = (table.values - task.known.mean) / task.known.deviation
     with torch.no_grad():
-        outs = [task.model(task.batch([w]))[0, ..., 0].double() for w in ahead(table, 70, 100, 12, 3)]
+        outs = [task.model(task.batch([w]))[0, ..., 0].double() for w in Windows([ahead(table, 70, 100, 12, 3)])]
     right = [z[t : t + 3] for t in at]
     naive = [z[[t - 2, t - 1, t - 2]] for t in at]
     errors = torch.stack(outs) - torch.stack(right)
