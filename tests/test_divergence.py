@@ -18,6 +18,7 @@ from elman.task.regress import Regress
 from elman.task.regress_options import Options as RegressOptions
 from elman.task.text import Text
 from elman.task.text_options import Options
+from elman.tensors import read_about
 from elman.train import train
 from elman.train.training import Training
 
@@ -110,12 +111,12 @@ def test_stop_says_where_and_keeps_the_batch(options):
     told = folder.read_json("diverged-7.json")
     assert told["step"] == 7
     assert (told["located"]["kind"], told["located"]["op"]) == ("forward", "mul")
-    kept, _ = folder.read_tensors("diverged-7.safetensors")
+    kept = load_file(folder.path / "diverged-7.safetensors")
     task = Text(options)
     x, y = task._streams[7]
     assert torch.equal(kept["batch.ids"], x)
     assert torch.equal(kept["batch.cross_entropy.1"], y.flatten())
-    assert json.loads(folder.read_tensors("training.safetensors")[1]["training"])["step"] == 5
+    assert json.loads(read_about(folder.path / "training.safetensors")["training"])["step"] == 5
 
 
 def test_what_is_kept_runs_the_step_again_to_the_same_bits(options):
@@ -132,7 +133,7 @@ def test_what_is_kept_runs_the_step_again_to_the_same_bits(options):
     (RunFolder.open("one").path / "diverged-7.safetensors").replace("one/training.safetensors")
     run = Training(Text(options), RunFolder.open("one"), Report())
     tensors = load_file("one/training.safetensors")
-    with pytest.raises(Exception, match=r"has the tensor batch\."):
+    with pytest.raises(Exception, match=r"has the tensor 'batch\."):
         run.load()
     run.task.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     torch.set_rng_state(tensors["random"])
@@ -340,7 +341,7 @@ def test_a_checkpoint_of_lost_weights_is_not_written(options):
 
 
 def test_the_command_line_exits_with_two_and_resume_may_choose_another_way(options, monkeypatch, capsys):
-    monkeypatch.setattr("elman.cli.TASKS", {"text": Planted})
+    monkeypatch.setattr("elman.begin.TASKS", {"text": Planted})
     small = "--hidden 8 --embedding 4 --batch 4 --window 8 --steps 9 --sample-length 5 --validate-every 5".split()
     assert main(["train", "text", *options.files, "--run", "x", *small]) == 2
     assert "at step 7: inf first comes from mul" in capsys.readouterr().err

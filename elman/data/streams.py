@@ -109,3 +109,11 @@ def begun(begins: Tensor, at: Tensor, steps: int) -> Tensor:
     for row, (low, high) in enumerate(edges.tolist()):
         found[begins[low:high] - at[row], row] = True
     return found
+
+
+def shuffled(ids: Tensor, line_end: int, seed: int) -> Tensor:
+    """The lines of a text (N,) in an order fixed by the seed; what stands behind the last line end stays last."""
+    ends = ((ids == line_end).nonzero()[:, 0] + 1).tolist()
+    lines = [ids[start:end] for start, end in zip([0, *ends], [*ends, len(ids)])]
+    order = torch.randperm(len(ends), generator=torch.Generator().manual_seed(seed)).tolist()
+    return torch.cat([*(lines[i] for i in order), lines[-1]])

@@ -26,9 +26,9 @@ def drawing() -> Iterator[Any]:
         raise OptionError('pictures need matplotlib: pip install "elman[plot]"') from None
     names = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
     style: dict[str, Any] = dict.fromkeys(names, INK)
-    style |= {"axes.prop_cycle": cycler(color=COLOURS), "svg.fonttype": "none", "font.size": 9}
+    style |= {"axes.prop_cycle": cycler(color=COLOURS), "font.size": 9}
     style |= {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.2}
-    style |= {"legend.frameon": False, "svg.hashsalt": "elman", "font.family": "sans-serif"}
+    style |= {"legend.frameon": False, "font.family": "sans-serif"}
     with rc_context(style):  # type: ignore[arg-type]
         yield figure
 

@@ -82,8 +82,11 @@ def picture(figure: Figure, said: str) -> str:
 
 
 def svg_of(figure: Figure) -> str:
-    """The SVG of a figure without prolog and metadata."""
+    """The SVG of a figure without prolog and metadata; its words are text, in the fonts of the page."""
+    from matplotlib import rc_context
+
     found = StringIO()
-    figure.savefig(found, format="svg", transparent=True, metadata={"Date": None})
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "elman"}):
+        figure.savefig(found, format="svg", transparent=True, metadata={"Date": None})
     svg = found.getvalue()
     return re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg ") :], flags=re.DOTALL)

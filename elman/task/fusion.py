@@ -17,7 +17,7 @@ from elman.errors import DataError, OptionError
 from elman.task.ctc import Prefix
 from elman.task.language import LanguageModel
 from elman.task.options import from_json
-from elman.task.text import build_model
+from elman.task.text_model import build_model
 from elman.task.text_options import Options
 from elman.tensors import read_tensors
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elman.cell.base import watched
-from elman.module import Recurrent
+from elman.module import Recurrent, gradient_by_lag
 from elman.task.language import LanguageModel
 
 EXPECTED = 5  # of the symbols that may come next
@@ -41,6 +41,28 @@ class Read:
     pieces: list[str]
     expected: list[list[str]]
     reading: Reading
+
+
+@dataclass(frozen=True)
+class Reach:
+    """|dL(t) / dh(t-k)| by lag k in several networks, by name; the steps through which gradients flow in training."""
+
+    window: int
+    norms: dict[str, dict[int, float]]
+
+
+def lags(model: LanguageModel, x: Tensor, y: Tensor) -> dict[int, float]:
+    """How far back the gradient of the last symbol's loss reaches, x and y (T, B), from an empty context."""
+    training = model.training
+    model.eval()  # no dropout, and nothing drawn
+    try:
+        return gradient_by_lag(
+            model.recurrent,
+            model.embedded(x),
+            lambda last: F.cross_entropy(model.logits(last), y[-1], reduction="none"),
+        )
+    finally:
+        model.train(training)
 
 
 @torch.no_grad()

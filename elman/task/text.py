@@ -11,24 +11,24 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from elman.data.corpus import Corpus, Encoded
 from elman.data.download import located
 from elman.data.stdlib import standard_library
-from elman.data.streams import Streams, beginnings, begun, marked
+from elman.data.streams import Streams, beginnings, begun, marked, shuffled
 from elman.data.text import Vocabulary, vocabulary_from_json
-from elman.errors import DataError, OptionError
-from elman.module import gradient_by_lag, ways
+from elman.errors import DataError
+from elman.module import ways
 from elman.task.base import Loss, Score, Scores, Task
-from elman.task.inside import Read, read
+from elman.task.inside import Reach, Read, lags, read
 from elman.task.language import LanguageModel, cross_entropy, stateful_loss, window_loss, write
-from elman.task.networks import CELLS
 from elman.task.options import Recipe, SampleOptions, check_ranges
+from elman.task.text_model import build_model, vanilla
 from elman.task.text_options import RECIPES, Options
 
 LOOKED_AT = 30_000  # symbols that views read
+REACHES, LONGEST = 16, 512  # streams and steps over which gradients are followed back
 STREAMS = 32  # while training, the validation part is read in so many streams side by side
 
 
@@ -219,17 +219,7 @@ class Text(Task):
 
     def gradient_by_lag(self) -> dict[int, float]:
         """Over the first window of the training part, from an empty context."""
-        x, y = self._streams[0]
-        training = self.model.training
-        self.model.eval()  # no dropout, and nothing drawn
-        try:
-            return gradient_by_lag(
-                self.model.recurrent,
-                self.model.embedded(x),
-                lambda last: F.cross_entropy(self.model.logits(last), y[-1], reduction="none"),
-            )
-        finally:
-            self.model.train(training)
+        return lags(self.model, *self._streams[0])
 
     # use
 
@@ -262,7 +252,19 @@ class Text(Task):
             return []
         found = read(self.model, ids, None if begins is None else begun(begins, torch.zeros(1).long(), len(ids)))
         pieces = [*map(self.vocabulary.decoder(), ids.tolist())]
-        return [Read(pieces, [[decode([i]) for i in row] for row in found.expected.tolist()], found)]
+        text = Read(pieces, [[decode([i]) for i in row] for row in found.expected.tolist()], found)
+        return [text, *self._reach(ids)]
+
+    def _reach(self, ids: Tensor) -> list[Reach]:
+        """How far back gradients reach, in this network and in two that have not learned; none in too short a text."""
+        o, V = self.options, len(self.vocabulary)
+        if len(ids) < 4:
+            return []
+        streams = min(REACHES, (len(ids) - 1) // 3)
+        window = Streams(ids, streams, min(LONGEST, (len(ids) - 1) // streams))[0]
+        others = {"the same, untrained": build_model(o, V), "a vanilla RNN, untrained": build_model(vanilla(o), V)}
+        networks = {"this network": self.model, **others}
+        return [Reach(o.window, {name: lags(model, *window) for name, model in networks.items()})]
 
     def sample(self, k: int) -> str:
         """What the model writes after k steps, from an empty context."""
@@ -296,36 +298,3 @@ def reset(state: Any, first: Any, probability: float) -> Any:
     """The state (B, H) of each layer, with rows, drawn at random, set back to the first."""
     rows = torch.rand(len(first[0][0]), 1) < probability
     return tuple(old._make(map(partial(torch.where, rows), new, old)) for old, new in zip(state, first))
-
-
-def shuffled(ids: Tensor, line_end: int, seed: int) -> Tensor:
-    """The lines of a text (N,) in an order fixed by the seed; what stands behind the last line end stays last."""
-    ends = ((ids == line_end).nonzero()[:, 0] + 1).tolist()
-    lines = [ids[start:end] for start, end in zip([0, *ends], [*ends, len(ids)])]
-    order = torch.randperm(len(ends), generator=torch.Generator().manual_seed(seed)).tolist()
-    return torch.cat([*(lines[i] for i in order), lines[-1]])
-
-
-def build_model(o: Options, symbols: int) -> LanguageModel:
-    """The network, its weights fixed by the seed. Errors: OptionError where it does not fit in memory."""
-    torch.manual_seed(o.seed)
-    try:
-        model = LanguageModel(
-            symbols, CELLS[o.cell], o.hidden, o.layers, o.embedding, o.dropout,
-            locked=o.locked, weight_dropout=o.weight_dropout, tied=o.tied,
-        )  # fmt: skip
-    except (RuntimeError, MemoryError, OverflowError):
-        sizes = f"--hidden {o.hidden} --layers {o.layers} --embedding {o.embedding}"
-        raise OptionError(f"a model of {sizes} does not fit in memory: choose smaller ones") from None
-    if o.start is not None:
-        small_start(model, o.start)
-    return model
-
-
-def small_start(model: nn.Module, deviation: float) -> None:
-    """Weights normal with this standard deviation, biases zero: where min-char-rnn starts."""
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            nn.init.normal_(parameter, 0.0, deviation)
-        else:
-            nn.init.zeros_(parameter)

@@ -6,9 +6,13 @@ import json
 import re
 
 import pytest
+import torch
 from commands import ran, refused
 
+from elman.cell import LSTM, Elman
 from elman.look.page import Section, as_data, page
+from elman.task.inside import lags
+from elman.task.language import LanguageModel
 
 SMALL = (
     "--hidden 12 --embedding 5 --batch 4 --window 8 --steps 20 --report-every 5 --validate-every 10 --sample-every 10"
@@ -42,6 +46,23 @@ def test_a_page_of_a_text_run(run, capsys):
     assert len(found["surprise"]) == len(found["expected"]) == len(found["pieces"])
     assert found["surprise"][0] is None
     assert all(0 <= p <= 1 for row in found["p"] for p in row)
+
+
+def test_how_far_back_it_remembers(run, capsys):
+    ran(capsys, "show", "runs/text")
+    text = (run / "show.html").read_text()
+    assert re.search(r"After 16 steps \d+\.\d% of what it is after 1 is left", text)
+    assert "gradients flow through 8 steps" in text
+    for name in ("this network", "the same, untrained", "a vanilla RNN, untrained"):
+        assert f">{name}</text>" in text
+
+
+def test_a_vanilla_network_forgets_faster_than_an_lstm():
+    torch.manual_seed(0)
+    x, y = torch.randint(0, 9, (2, 129, 4))
+    norms = {cell: lags(LanguageModel(9, cell, 24, 1, 6), x, y) for cell in (Elman, LSTM)}
+    assert norms[Elman].keys() == norms[LSTM].keys() == {2**k for k in range(8)}
+    assert norms[Elman][64] / norms[Elman][1] < 1e-2 * norms[LSTM][64] / norms[LSTM][1]
 
 
 def test_another_text_and_another_place(run, capsys):

@@ -1,0 +1,45 @@
+"""How far back a network's gradients reach."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from elman.look.curves import drawing
+from elman.look.page import INK, Section, picture
+from elman.task.inside import Reach
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLES = ("o-", "s--", "^:")
+FLOOR = 1e-12  # of what is drawn: beyond it nothing is told
+
+
+def reach(view: Reach) -> Figure:
+    """|dL(t) / dh(t-k)| against the lag k, both on log scales, with the truncation window marked."""
+    with drawing() as make:
+        figure: Figure = make.Figure(figsize=(9, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for (name, norms), style in zip(view.norms.items(), STYLES):
+            known = {lag: norm for lag, norm in norms.items() if norm > FLOOR}
+            axes.plot(list(known), list(known.values()), style, ms=4, lw=1.2, label=name)
+        axes.axvline(view.window, color=INK, lw=0.8, ls=":")
+        axes.annotate(
+            f" window of {view.window}", (view.window, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8
+        )
+        axes.set(xscale="log", yscale="log", xlabel="lag k, steps", ylabel="|dL(t) / dh(t-k)|")
+        axes.set_xscale("log", base=2)
+        axes.legend()
+        return figure
+
+
+def section(view: Reach) -> Section:
+    """The curve, and what it says of the longest lag."""
+    own = next(iter(view.norms.values()))
+    first, last = min(own), max(own)
+    share = own[last] / own[first] if own[first] else 0.0
+    said = (
+        f"The gradient of a symbol's loss with respect to the state k steps before. After {last} steps {share:.1%} of "
+        f"what it is after {first} is left; in training gradients flow through {view.window} steps."
+    )
+    return Section("How far back it remembers", picture(reach(view), said))

@@ -1,0 +1,43 @@
+"""The network of a text run, from its options."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from elman.errors import OptionError
+from elman.task.language import LanguageModel
+from elman.task.networks import CELLS
+from elman.task.text_options import Options
+
+
+def build_model(o: Options, symbols: int) -> LanguageModel:
+    """The network, its weights fixed by the seed. Errors: OptionError where it does not fit in memory."""
+    torch.manual_seed(o.seed)
+    try:
+        model = LanguageModel(
+            symbols, CELLS[o.cell], o.hidden, o.layers, o.embedding, o.dropout,
+            locked=o.locked, weight_dropout=o.weight_dropout, tied=o.tied,
+        )  # fmt: skip
+    except (RuntimeError, MemoryError, OverflowError):
+        sizes = f"--hidden {o.hidden} --layers {o.layers} --embedding {o.embedding}"
+        raise OptionError(f"a model of {sizes} does not fit in memory: choose smaller ones") from None
+    if o.start is not None:
+        small_start(model, o.start)
+    return model
+
+
+def vanilla(o: Options) -> Options:
+    """The same with the vanilla cell, tanh(b + U x + W h), all else as it is."""
+    return replace(o, cell="elman")
+
+
+def small_start(model: nn.Module, deviation: float) -> None:
+    """Weights normal with this standard deviation, biases zero: where min-char-rnn starts."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, 0.0, deviation)
+        else:
+            nn.init.zeros_(parameter)
