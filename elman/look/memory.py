@@ -38,8 +38,9 @@ def section(view: Reach) -> Section:
     own = next(iter(view.norms.values()))
     first, last = min(own), max(own)
     share = own[last] / own[first] if own[first] else 0.0
+    left = f"{share:.1%}" if share >= 0.001 else f"{share:.0e}"
     said = (
-        f"The gradient of a symbol's loss with respect to the state k steps before. After {last} steps {share:.1%} of "
+        f"The gradient of a symbol's loss with respect to the state k steps before. After {last} steps {left} of "
         f"what it is after {first} is left; in training gradients flow through {view.window} steps."
     )
     return Section("How far back it remembers", picture(reach(view), said))
