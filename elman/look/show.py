@@ -7,18 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elman.checkpoint import RunFolder
-from elman.look import memory, reading
+from elman.look import memory, mistakes, reading
 from elman.look.curves import training
 from elman.look.page import Section, page, picture
 from elman.runs import Run
 from elman.task.base import Task
 from elman.task.inside import Reach, Read
+from elman.task.views import Confusion, Mistakes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARK = "--- step "
-SECTIONS: dict[type, Callable[[Any], Section]] = {Read: reading.section, Reach: memory.section}
+SECTIONS: dict[type, Callable[[Any], Section]] = {
+    Read: reading.section,
+    Reach: memory.section,
+    Confusion: mistakes.confused,
+    Mistakes: mistakes.wrongest,
+}
 
 
 def show(folder: RunFolder, task: Task, paths: Sequence[str] = ()) -> str:

@@ -21,7 +21,8 @@ from elman.task.classify_options import RECIPES, Options
 from elman.task.networks import Words, pooled, stack
 from elman.task.options import Recipe
 from elman.task.readings import READINGS, Example, Reading, kind_of
-from elman.task.supervised import Supervised
+from elman.task.supervised import Supervised, find
+from elman.task.views import Mistake, Mistakes, confusion, surest
 
 
 class Classifier(nn.Module):
@@ -195,6 +196,24 @@ class Classify(Supervised[Example]):
                 label, p = self.labels.words[best], log_p.exp()
                 every = {word: round(float(p[i]), 6) for i, word in enumerate(self.labels.words)}
                 yield {"input": e.name, "label": label, "p": every, "text": f"{label}\t{float(p[best]):.3f}\t{e.name}"}
+
+    def views(self, paths: Sequence[str] = ()) -> list[Any]:
+        """Which labels are taken for which, and the worst mistakes."""
+        examples = self.read(find(paths), training=False) if paths else self.held_back
+        if not examples:
+            return []
+        self.model.eval()
+        best, targets = self.log_p(examples).exp().max(-1), self.targets(examples)
+        wrong = best.indices != targets
+        numbers, p = best.indices.tolist(), best.values.tolist()
+        worst = [self.mistake(examples[i], numbers[i], p[i]) for i in surest(best.values, wrong)]
+        matrix = confusion(self.labels.words, best.indices, targets)
+        return [matrix, Mistakes(worst, int(wrong.sum()), len(examples))]
+
+    def mistake(self, e: Example, found: int, p: float) -> Mistake:
+        return Mistake(
+            e.name, str(e.label), self.labels.words[found], p, getattr(e, "text", ""), getattr(e, "pixels", None)
+        )
 
     def asked(self, paths: Sequence[str]) -> Iterator[list[Example]]:
         """What is to be classified: files, or a text on each line of standard input."""

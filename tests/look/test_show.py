@@ -107,3 +107,25 @@ def test_a_task_without_views_shows_its_training(here, capsys):
     text = (here / "runs/regress/show.html").read_text()
     assert "<svg role=" in text
     assert "reading-data" not in text
+
+
+def test_a_classifier_of_texts_shows_what_it_takes_for_what(here, capsys):
+    lines = [f"{label}\t{word} <b>film</b>\n" for label, word in (("pos", "good"), ("neg", "bad"))]
+    (here / "train.tsv").write_text("label\ttext\n" + "".join(lines) * 10)
+    (here / "test.tsv").write_text("label\ttext\n" + "".join(lines) * 3 + "neg\tgood <b>film</b>\n")
+    small = "--hidden 8 --embedding 8 --batch 4 --steps 60 --rate 0.02 --report-every 20".split()
+    ran(capsys, "train", "classify", "train.tsv", *small)
+    ran(capsys, "show", "runs/classify", "test.tsv")
+    text = (here / "runs/classify/show.html").read_text()
+    cells = re.findall(r"<td class='number' style='[^']*'>(\d*)</td>", text)
+    assert cells == ["3", "1", "", "3"]  # neg and pos, by rows
+    assert "1 of 7 are wrong" in text
+    assert "<td>good &lt;b&gt;film&lt;/b&gt;</td><td>neg</td><td>pos</td>" in text
+
+
+def test_pictures_that_were_taken_for_others_are_shown(here, capsys):
+    ran(capsys, "train", "classify", "--hidden", "4", "--steps", "2")
+    ran(capsys, "show", "runs/classify")
+    text = (here / "runs/classify/show.html").read_text()
+    assert text.count("<image ") >= 24
+    assert len(re.findall(r">\d, not \d</text>", text)) == 24

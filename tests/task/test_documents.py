@@ -76,8 +76,9 @@ def test_training_over_documents_is_each_read_alone(stories):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
     task, state, values = Text(Options(files=(str(stories),), document=MARK, **SMALL, seed=1)), None, []
     for k in range(task.batches):
-        _, value, state = task.loss(k, state)
-        values.append(value)
+        loss = task.loss(k, state)
+        state = loss.state
+        values.append(loss.value)
     read = 8 * task.batches
     assert sum(values) / len(values) == pytest.approx(want[:read].mean().item(), rel=1e-5)
 
