@@ -24,10 +24,10 @@ def confused(view: Confusion) -> Section:
     rows = []
     for k, name in zip(shown, names):
         share = counts[k] / counts[k].sum().clamp(min=1)
+        colours = [f"rgba(var(--{'low' if j == k else 'high'}),{0.7 * float(share[j]):.2f})" for j in shown]
         cells = "".join(
-            f"<td class='number' style='background:rgba(var(--{'low' if j == k else 'high'}),{0.7 * float(share[j]):.2f})'>"
-            f"{int(counts[k, j]) or ''}</td>"
-            for j in shown
+            f"<td class='number' style='background:{colour}'>{int(counts[k, j]) or ''}</td>"
+            for j, colour in zip(shown, colours)
         )
         rows.append(f"<tr><th scope='row'>{name}</th>{cells}</tr>")
     head = "".join(f"<th scope='col'>{name}</th>" for name in names)
@@ -63,7 +63,8 @@ def pictures(view: Mistakes) -> Figure:
         for axes, mistake in zip(figure.subplots(down, ACROSS, squeeze=False).flat, view.worst):
             if mistake.pixels is not None:
                 grey = mistake.pixels.shape[-1] == 1
-                axes.imshow(mistake.pixels[..., 0] if grey else mistake.pixels, cmap="gray" if grey else None)
+                pixels = mistake.pixels.numpy()
+                axes.imshow(pixels[..., 0] if grey else pixels, cmap="gray" if grey else None)
             axes.set_title(f"{mistake.label}, not {mistake.found}", fontsize=8, parse_math=False)
         for axes in figure.axes:
             axes.set_axis_off()
