@@ -148,10 +148,7 @@ def run_search(words: list[str]) -> int:
 
 def run_score(words: list[str]) -> int:
     asked = parse(FileArguments, words, "elman score", None, SCORE_HELP)
-    folder = RunFolder.open(asked.run)
-    task, config = trained(folder)
-    if not asked.files:
-        check_same_data(task, config.get("data"), folder)
+    _, task = looked_at(asked.run, asked.files)
     report = Report()
     scores = measured(report.console, task, asked.files, quiet=asked.json)
     if asked.json:
@@ -159,6 +156,15 @@ def run_score(words: list[str]) -> int:
     else:
         report.scores(scores)
     return 0
+
+
+def looked_at(run: str, files: tuple[str, ...]) -> tuple[RunFolder, Any]:
+    """A run folder and its trained task; where no files are named, on the very data that it held back."""
+    folder = RunFolder.open(run)
+    task, config = trained(folder)
+    if not files:
+        check_same_data(task, config.get("data"), folder)
+    return folder, task
 
 
 def measured(console: Console, task: Any, files: tuple[str, ...], quiet: bool = False) -> Scores:
@@ -201,10 +207,7 @@ def run_sample(words: list[str]) -> int:
 
 def run_show(words: list[str]) -> int:
     asked = parse(ShowArguments, words, "elman show", None, SHOW_HELP)
-    folder = RunFolder.open(asked.run)
-    task, config = trained(folder)
-    if not asked.files:
-        check_same_data(task, config.get("data"), folder)
+    folder, task = looked_at(asked.run, asked.files)
     path = Path(asked.out) if asked.out else folder.path / "show.html"
     RunFolder(path.parent).write_text(path.name, show(folder, task, asked.files))
     print(path)
