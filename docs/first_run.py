@@ -11,27 +11,24 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from elman.checkpoint import RunFolder
+from elman.look.show import samples
+
 SHOWN = (0, 100, 400, 1000)  # steps whose samples stand beside the curve
-
-
-def samples(path: Path) -> dict[int, str]:
-    """samples.txt as a dictionary from step to text."""
-    parts = path.read_text(encoding="utf-8").split("--- step ")[1:]
-    return {int(part.split("\n", 1)[0]): part.split("\n", 1)[1] for part in parts}
 
 
 def main(run: Path, picture: Path) -> None:
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     figure, (curve, text) = plt.subplots(1, 2, figsize=(11, 5), width_ratios=(1, 1.15), layout="constrained")
     for name, label, style in (("smoothed", "training, smoothed", "-"), ("validation", "validation", "o")):
-        points = [(record["step"], record[name]) for record in log if name in record]
+        points = [(r["step"], r[name]["stateful"] if name == "validation" else r[name]) for r in log if name in r]
         curve.plot(*zip(*points), style, label=label)
     curve.set(xlabel="step", ylabel="nats per character", title="The loss falls ...", ylim=(1, None))
     curve.grid(alpha=0.3)
     curve.legend()
     text.set_axis_off()
     text.set_title("... and what the network writes becomes Python")
-    written = samples(run / "samples.txt")
+    written = dict(samples(RunFolder(run)))
     for i, step in enumerate(SHOWN):
         lines = [line[:62] for line in written[step].split("\n") if line.strip()][:4]
         top = 0.97 - i * 0.25
