@@ -72,6 +72,7 @@ SHOW_HELP = """One page of pictures: how a network was trained, and what is insi
 Examples:
   elman show runs/text                      reads the data that the run held back
   elman show runs/text poem.txt --out poem.html
+  elman show runs/text --pictures pictures  each picture as SVG and PNG too
 """
 
 
@@ -113,6 +114,8 @@ class ShowArguments:
     """Files to look at the network on. None: the data that the run held back."""
     out: str | None = None
     """The page. Default: show.html in the run folder."""
+    pictures: str | None = None
+    """A folder for the page's pictures, each as SVG and as PNG; it is made if it is not there."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ from elman.begin import asked_for, parse, prepared, trained
 from elman.checkpoint import RunFolder
 from elman.console import Report
 from elman.errors import ElmanError, OptionError
-from elman.look.show import show
+from elman.look.show import show, write_figures
 from elman.runs import Run, as_json, compared, listed, runs_in
 from elman.search import parted, search
 from elman.task import TASKS
@@ -209,8 +209,11 @@ def run_show(words: list[str]) -> int:
     asked = parse(ShowArguments, words, "elman show", None, SHOW_HELP)
     folder, task = looked_at(asked.run, asked.files)
     path = Path(asked.out) if asked.out else folder.path / "show.html"
-    RunFolder(path.parent).write_text(path.name, show(folder, task, asked.files))
+    page = show(folder, task, asked.files)
+    RunFolder(path.parent).write_text(path.name, page.html)
     print(path)
+    if asked.pictures:
+        print(*write_figures(page.figures, Path(asked.pictures)), sep="\n")
     return 0
 
 

@@ -43,4 +43,5 @@ def section(view: Reach) -> Section:
         f"The gradient of a symbol's loss with respect to the state k steps before. After {last} steps {left} of "
         f"what it is after {first} is left; in training gradients flow through {view.window} steps."
     )
-    return Section("How far back it remembers", picture(reach(view), said))
+    figure = reach(view)
+    return Section("How far back it remembers", picture(figure, said), figures={"reach": figure})

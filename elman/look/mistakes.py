@@ -44,7 +44,8 @@ def wrongest(view: Mistakes) -> Section:
         return Section("Where it is wrong", f"<p class='note'>{said}.</p>")
     note = f"{said}; these the network was surest of, the surest first."
     if view.worst[0].pixels is not None:
-        return Section("Where it is wrong", picture(pictures(view), note))
+        figure = pictures(view)
+        return Section("Where it is wrong", picture(figure, note), figures={"mistakes": figure})
     rows = "".join(
         f"<tr><td>{escape(m.text or m.name)}</td><td>{escape(m.label)}</td><td>{escape(m.found)}</td>"
         f"<td class='number'>{m.p:.2f}</td></tr>"

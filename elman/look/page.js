@@ -81,8 +81,37 @@ function reading(found) {
   move(0);
 }
 
+// several pictures, one of which is seen: chosen from a list, or moved through by a slider that plays
+function choice(box) {
+  const items = box.querySelectorAll(":scope > .item"), control = box.querySelector("select, input");
+  const play = box.querySelector(".play"), told = box.querySelector("output");
+  const names = told ? JSON.parse(control.dataset.names) : [];
+  const show = () => {
+    items.forEach((item, k) => { item.hidden = k !== Number(control.value); });
+    if (told) { told.textContent = names[control.value]; control.setAttribute("aria-valuetext", told.textContent); }
+  };
+  let timer = null;
+  const stop = () => { clearInterval(timer); timer = null; play.setAttribute("aria-pressed", "false"); play.textContent = "play"; };
+  const next = () => {
+    if (Number(control.value) >= items.length - 1) return stop();
+    control.value = Number(control.value) + 1;
+    show();
+  };
+  if (play) play.addEventListener("click", () => {
+    if (timer) return stop();
+    if (Number(control.value) >= items.length - 1) control.value = 0;
+    play.setAttribute("aria-pressed", "true");
+    play.textContent = "stop";
+    timer = setInterval(next, 200);
+    show();
+  });
+  control.addEventListener("input", show);
+  show();
+}
+
 const views = { samples, reading };
 for (const [name, show] of Object.entries(views)) {
   const found = data(`${name}-data`);
   if (found !== null) show(found);
 }
+document.querySelectorAll(".choice").forEach(choice);

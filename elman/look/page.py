@@ -7,7 +7,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -22,11 +22,36 @@ INK = "#123457"  # stands for the page's own colour of text
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: what it shows as HTML, and data by name for the script's view of that name."""
+    """A part of the page: what it shows as HTML, data by name for the script's view of that name, and its pictures by
+    name, as they are written on request."""
 
     title: str
     body: str
     data: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A title, rows of name and text about what is shown, and sections; titles and rows are plain text."""
+
+    title: str
+    about: Mapping[str, str]
+    sections: Sequence[Section]
+
+    @property
+    def html(self) -> str:
+        """The whole page."""
+        return page(self.title, self.about, self.sections)
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """All pictures, by name."""
+        return {name: figure for section in self.sections for name, figure in section.figures.items()}
+
+    def _repr_html_(self) -> str:
+        """The page in a frame, for notebooks."""
+        return f'<iframe srcdoc="{escape(self.html)}" width="100%" height="800" style="border:0"></iframe>'
 
 
 def page(title: str, about: Mapping[str, str], sections: Iterable[Section]) -> str:
@@ -73,12 +98,34 @@ def as_data(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
+def choice(label: str, items: Mapping[str, str], play: bool = False) -> str:
+    """Several pieces of HTML by name (plain text), of which one is seen at a time: chosen from a list, or, with
+    `play`, moved through by a slider and a button that lets them follow each other."""
+    parts = "".join(f'<div class="item" hidden>{body}</div>' for body in items.values())
+    if play:
+        names = escape(json.dumps(list(items)))
+        control = (
+            f'<button type="button" class="play" aria-pressed="false">play</button> <label>{escape(label)} '
+            f'<output></output><input type="range" min="0" max="{len(items) - 1}" value="0" data-names="{names}">'
+            "</label>"
+        )
+    else:
+        options = "".join(f'<option value="{k}">{escape(name)}</option>' for k, name in enumerate(items))
+        control = f"<label>{escape(label)} <select>{options}</select></label>"
+    return f'<div class="choice">{control}{parts}</div>'
+
+
 def picture(figure: Figure, said: str) -> str:
     """A figure as SVG within the page, in the page's own colours; `said` is what it shows, in words."""
-    svg = svg_of(figure)
-    svg = svg.replace(INK, "currentColor")
+    svg = own_ids(svg_of(figure).replace(INK, "currentColor"))
     head = f'<svg role="img" aria-label="{escape(said)}" '
     return f"<figure>{svg.replace('<svg ', head, 1)}<figcaption>{escape(said)}</figcaption></figure>"
+
+
+def own_ids(svg: str) -> str:
+    """The same with ids that no other picture of the page has: what one refers to may be hidden in another."""
+    mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    return re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{mark}-", svg)
 
 
 def svg_of(figure: Figure) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elman.checkpoint import RunFolder
 from elman.look import memory, mistakes, reading
 from elman.look.curves import training
-from elman.look.page import Section, page, picture
+from elman.look.page import Page, Section, picture
 from elman.runs import Run
 from elman.task.base import Task
 from elman.task.inside import Reach, Read
@@ -27,11 +27,20 @@ SECTIONS: dict[type, Callable[[Any], Section]] = {
 }
 
 
-def show(folder: RunFolder, task: Task, paths: Sequence[str] = ()) -> str:
-    """The page as HTML. Errors: RunError, DataError, OptionError where matplotlib is missing."""
+def show(folder: RunFolder, task: Task, paths: Sequence[str] = ()) -> Page:
+    """The page. Errors: RunError, DataError, OptionError where matplotlib is missing."""
     run = Run.read(folder.path)
     views = [SECTIONS[type(view)](view) for view in task.views(paths)]
-    return page(f"{task.name}: {folder.path.name}", about(run, task), [trained(folder, run), *views])
+    return Page(f"{task.name}: {folder.path.name}", about(run, task), [trained(folder, run), *views])
+
+
+def write_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Each picture as SVG and as PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{kind}" for name in figures for kind in ("svg", "png")]
+    for path in paths:
+        figures[path.stem].savefig(path, dpi=150)
+    return paths
 
 
 def about(run: Run, task: Task) -> dict[str, str]:
@@ -59,13 +68,13 @@ def trained(folder: RunFolder, run: Run) -> Section:
     said = f"Loss, gradient norm and learning rate over {run.steps:,} steps."
     body, found = picture(figure, said), samples(folder)
     if not found:
-        return Section("Training", body)
+        return Section("Training", body, figures={"training": figure})
     body = body.replace("</svg>", marker(figure) + "</svg>", 1)
     data = [[step, text, across(figure, step)] for step, text in found]
     body += f"""<p><label for="sample-at">what it wrote at <strong id="sample-step"></strong></label>
 <input id="sample-at" type="range" min="0" max="{len(found) - 1}" value="{len(found) - 1}"></p>
 <pre id="sample" aria-live="polite"></pre>"""
-    return Section("Training", body, {"samples": data})
+    return Section("Training", body, {"samples": data}, {"training": figure})
 
 
 def samples(folder: RunFolder) -> list[tuple[int, str]]:

@@ -72,6 +72,15 @@ def test_another_text_and_another_place(run, capsys):
     assert not (run / "show.html").exists()
 
 
+def test_pictures_are_written_as_svg_and_png(run, capsys):
+    said = ran(capsys, "show", "runs/text", "--pictures", "drawn/all")
+    names = ["training.svg", "training.png", "reach.svg", "reach.png"]
+    assert said.split() == ["runs/text/show.html", *(f"drawn/all/{name}" for name in names)]
+    found = run.parent.parent / "drawn/all"
+    assert "<svg" in (found / "training.svg").read_text()
+    assert (found / "reach.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_what_cannot_be_shown_is_said_in_one_line(run, capsys):
     assert "no such run folder" in refused(capsys, "show", "runs/none")
     assert "no such file" in refused(capsys, "show", "runs/text", "none.txt")
