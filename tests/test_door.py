@@ -8,7 +8,7 @@ import elman
 DOOR = """
 BackendWarning Bidirectional Cell CellError DataError DivergenceError ElmanError EncoderDecoder Grid InputError Layer
 Located OptionError Recurrent RunError SequenceModel Stacked backend beam_search cell check explain feeding
-gradient_by_lag locate nn precision scan watch"""
+fixed_points gradient_by_lag locate nn precision scan watch"""
 
 
 def test_the_door_is_what_it_says():

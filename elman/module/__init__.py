@@ -5,6 +5,7 @@ from elman.module.backends import backend
 from elman.module.check import Report, check
 from elman.module.encoder_decoder import EncoderDecoder
 from elman.module.explain import Explanation, explain, ways
+from elman.module.fixed import FixedPoints, fixed_points
 from elman.module.grid import Grid
 from elman.module.lags import gradient_by_lag
 from elman.module.layer import Layer
@@ -20,6 +21,7 @@ __all__ = [
     "Drawn",
     "EncoderDecoder",
     "Explanation",
+    "FixedPoints",
     "Found",
     "Grid",
     "Layer",
@@ -33,6 +35,7 @@ __all__ = [
     "check",
     "explain",
     "feeding",
+    "fixed_points",
     "gradient_by_lag",
     "locate",
     "precision",
