@@ -1,11 +1,13 @@
-"""How far back a network's gradients reach."""
+"""How far back a network's gradients reach, and how long what it reads stays in its state."""
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from elman.look.curves import drawing
 from elman.look.page import INK, Section, picture
+from elman.task.dynamics import Effect
 from elman.task.inside import Reach
 
 if TYPE_CHECKING:
@@ -45,3 +47,33 @@ def section(view: Reach) -> Section:
     )
     figure = reach(view)
     return Section("How far back it remembers", picture(figure, said), figures={"reach": figure})
+
+
+def effect(view: Effect) -> Figure:
+    """How far apart the states of two readings are against the steps since a symbol was exchanged, both log scales."""
+    with drawing() as make:
+        figure: Figure = make.Figure(figsize=(9, 3), layout="constrained")
+        axes = figure.subplots()
+        for (name, found), style in zip(view.distances.items(), cycle(STYLES)):
+            axes.plot(range(1, len(found) + 1), found.clamp(min=FLOOR).tolist(), style[1:], lw=1.2, label=name)
+        axes.axhline(1, color=INK, lw=0.8, ls=":")
+        axes.annotate(" unrelated texts", (0, 1), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+        axes.set(xscale="log", yscale="log", xlabel="steps, 1: the exchanged symbol itself", ylabel="distance")
+        axes.set_xscale("log", base=2)
+        axes.legend()
+        return figure
+
+
+def effects(view: Effect) -> Section:
+    """The curves, and after how many steps a tenth of the first difference is left."""
+    figure = effect(view)
+    told = []
+    for name, found in view.distances.items():
+        below = (found < found[0] / 10).nonzero()
+        told.append(f"{name}: {f'{int(below[0])} steps' if len(below) else f'more than {len(found) - 1} steps'}")
+    said = (
+        f"One symbol was exchanged for another, at {view.places} places, and all that follows left as it was. How far "
+        "apart the states of both readings are, where 1 is as far as those of unrelated places in the text. Below a "
+        f"tenth of the first difference after: {', '.join(told)}."
+    )
+    return Section("What one symbol leaves behind", picture(figure, said), figures={"effect": figure})

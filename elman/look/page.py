@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
+DOTS = 200  # an inch, of what is drawn as points within a picture
 INK = "#123457"  # stands for the page's own colour of text
 
 
@@ -134,6 +135,6 @@ def svg_of(figure: Figure) -> str:
 
     found = StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "elman"}):
-        figure.savefig(found, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(found, format="svg", dpi=DOTS, transparent=True, metadata={"Date": None})
     svg = found.getvalue()
     return re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg ") :], flags=re.DOTALL)

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elman.checkpoint import RunFolder
-from elman.look import memory, mistakes, reading
+from elman.look import gates, memory, mistakes, reading, space
 from elman.look.curves import training
 from elman.look.page import Page, Section, picture
 from elman.runs import Run
 from elman.task.base import Task
-from elman.task.inside import Reach, Read
+from elman.task.dynamics import Effect, Space
+from elman.task.inside import Reach, Read, Reading
 from elman.task.views import Confusion, Mistakes
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 MARK = "--- step "
 SECTIONS: dict[type, Callable[[Any], Section]] = {
     Read: reading.section,
+    Reading: gates.section,
     Reach: memory.section,
+    Effect: memory.effects,
+    Space: space.section,
     Confusion: mistakes.confused,
     Mistakes: mistakes.wrongest,
 }

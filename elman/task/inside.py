@@ -91,8 +91,9 @@ def read(model: LanguageModel, ids: Tensor, reset: Tensor | None = None) -> Read
 def watchable(layer: nn.Module) -> tuple[Sequence[str], Sequence[str]]:
     """The names of the states of a stack of one kind of cell, and of what else its steps watch."""
     cell = next(part.cell for part in layer.modules() if isinstance(part, Recurrent))
-    x = torch.zeros(1, 1, cell.input_size)
+    state = cell.initial(1)
+    x = torch.zeros(1, 1, cell.input_size, dtype=state[0].dtype)
     with watched() as seen:
-        cell.step(x[0], *cell.initial(1), **cell.prepare(cell.draw(x)))
+        cell.step(x[0], *state, **cell.prepare(cell.draw(x)))
     states = cell.signature.state
     return states, [name for name in seen if name not in states]

@@ -21,6 +21,7 @@ from elman.data.text import Vocabulary, vocabulary_from_json
 from elman.errors import DataError
 from elman.module import ways
 from elman.task.base import Loss, Score, Scores, Task
+from elman.task.dynamics import effect, space
 from elman.task.inside import Reach, Read, lags, read
 from elman.task.language import LanguageModel, cross_entropy, stateful_loss, window_loss, write
 from elman.task.options import Recipe, SampleOptions, check_ranges
@@ -245,7 +246,7 @@ class Text(Task):
         return ids, None if self.options.document is None else beginnings(marked(ids, self._mark), ends)
 
     def views(self, paths: Sequence[str] = ()) -> list[Any]:
-        """The first symbols of a text, as the model reads them."""
+        """The first symbols of a text as the model reads them, and how its state remembers and moves."""
         ids, begins = self._named(paths)
         ids, decode = ids[:LOOKED_AT].long(), self.vocabulary.decode
         if not len(ids):
@@ -253,7 +254,10 @@ class Text(Task):
         found = read(self.model, ids, None if begins is None else begun(begins, torch.zeros(1).long(), len(ids)))
         pieces = [*map(self.vocabulary.decoder(), ids.tolist())]
         text = Read(pieces, [[decode([i]) for i in row] for row in found.expected.tolist()], found)
-        return [text, *self._reach(ids)]
+        left = effect(self.model, ids)
+        gates = [found] if any(name.endswith("_gate") for name in found.gates) else []
+        moves = [*([left] if left else []), space(self.model, found.states, pieces, ids)]
+        return [text, *gates, *self._reach(ids), *moves]
 
     def _reach(self, ids: Tensor) -> list[Reach]:
         """How far back gradients reach, in this network and in two that have not learned; none in too short a text."""
