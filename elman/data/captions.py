@@ -15,6 +15,7 @@ from elman.data.images import PICTURES
 from elman.errors import DataError
 
 USUAL = ("captions.csv", "captions.tsv", "captions.txt", "Flickr8k.token.txt", "captions.json")
+TABLES = (".csv", ".tsv", ".json")
 HEADS = (("image", "image_name", "file_name", "picture"), ("caption", "captions", "text"))
 TOKEN = re.compile(r"(.+)#\d+\t(.*)")  # a line of Flickr8k.token.txt
 
@@ -59,12 +60,19 @@ def read_captions(path: Path) -> list[Captioned]:
     return [Captioned(name, tuple(t.caption.strip() for t in told), told[0].where) for name, told in found.items()]
 
 
+def has_captions(path: Path) -> bool:
+    """Whether a path is a file of captions, by its name, or a folder that holds such a file."""
+    if path.is_dir():
+        return any(p.name in USUAL or p.suffix.lower() in TABLES for p in path.iterdir())
+    return path.suffix.lower() not in (*PICTURES, ".safetensors")
+
+
 def file_in(folder: Path) -> Path:
     """The file of captions in a folder. Errors: DataError where there is none, or which one is open."""
     for name in USUAL:
         if (folder / name).is_file():
             return folder / name
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".csv", ".tsv", ".json"))
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in TABLES)
     if len(found) != 1:
         shown = ", ".join(p.name for p in found[:5]) or "none"
         raise DataError(f"{folder} should hold one file of captions, as captions.csv; it has {shown}: name the file")

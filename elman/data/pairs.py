@@ -82,6 +82,15 @@ def read_sources(path: Path) -> list[Pair]:
     return [Pair(line.strip(), None, f"{path}, line {number}") for number, line in enumerate(read_lines(path), 1)]
 
 
+def read_either(paths: Sequence[str]) -> list[Pair]:
+    """What `read_pairs` reads; one file without a tab in its first line of text as sources, none of them empty."""
+    if len(paths) == 1:
+        sources = [pair for pair in read_sources(Path(paths[0])) if pair.source]
+        if sources and "\t" not in sources[0].source:
+            return sources
+    return read_pairs(paths)
+
+
 def made_dates(count: int, seed: int) -> list[Pair]:
     """Days of two centuries as people write them, "March 3, 1987", each with its ISO form, "1987-03-03"."""
     draw = torch.Generator().manual_seed(seed)

@@ -50,6 +50,17 @@ def read_entries(path: Path, training: bool) -> list[Entry]:
     return found
 
 
+def has_transcripts(path: Path) -> bool:
+    """Whether `read_entries` reads a path: it is no recording, and no folder with nothing but recordings."""
+    if not path.is_dir():
+        return path.suffix.lower() not in (*SOUNDS, ".mfc")
+    try:
+        entries_of(path, training=False)
+    except DataError:
+        return not sounds_of(path)
+    return True
+
+
 def entries_of(path: Path, training: bool) -> Iterator[Entry]:
     if not path.is_dir():
         if not set(TABLES) & set(path.suffixes):

@@ -63,6 +63,16 @@ def read_words(path: Path, column: str, labels: Collection[str]) -> list[Tagged]
     return nonempty(path, found)
 
 
+def read_either(path: Path, column: str, labels: Collection[str]) -> list[Tagged]:
+    """The sentences of a file, with tags where `read_tagged` finds them, else without, as `read_words` reads them."""
+    lines = read_lines(path)
+    if is_conllu(path, lines):
+        rows = conllu_rows(path, lines)
+        return put_together(path, rows, 1, conllu_tag(path, rows, column) if has_tags(rows, column) else None)
+    tagged = is_columns(lines, column_rows(lines), column, labels)
+    return read_tagged(path, column) if tagged else read_words(path, column, labels)
+
+
 def is_conllu(path: Path, lines: list[str]) -> bool:
     first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     cells = first.split("\t")
@@ -103,19 +113,31 @@ def column_rows(lines: list[str]) -> list[Row]:
 
 def conllu_tag(path: Path, rows: list[Row], column: str) -> Callable[[list[str]], str]:
     """What takes a word's tag from its cells. Errors: DataError where it is _ for all words."""
-    name = "upos" if column == "auto" else column
-    if column.isdigit() and 0 < int(column) <= len(CONLLU):
-        name = CONLLU[int(column) - 1]
-
-    def tag(cells: list[str]) -> str:
-        return cells[CONLLU.index(name)] if name in CONLLU else features(cells).get(name, "_")
-
-    given = [tag(cells) for _, cells in rows if cells]
-    if not given or set(given) != {"_"}:
-        return tag
+    if has_tags(rows, column):
+        return taker(column)
     some = sorted({feature for _, cells in rows if cells for feature in features(cells)})
     there = f"columns {', '.join(CONLLU)}; features {', '.join(some) or '(none)'}"
-    raise DataError(f"{path}: no word has anything for --column {name}; the file has {there}")
+    raise DataError(f"{path}: no word has anything for --column {column_name(column)}; the file has {there}")
+
+
+def has_tags(rows: list[Row], column: str) -> bool:
+    """Whether a tag is not _ for all words, or there are no words."""
+    return {taker(column)(cells) for _, cells in rows if cells} != {"_"}
+
+
+def taker(column: str) -> Callable[[list[str]], str]:
+    """What takes a word's tag from its cells: a column, or a feature."""
+    name = column_name(column)
+    if name in CONLLU:
+        return lambda cells: cells[CONLLU.index(name)]
+    return lambda cells: features(cells).get(name, "_")
+
+
+def column_name(column: str) -> str:
+    """The name of a column, of a feature, or of a column by its number."""
+    if column.isdigit() and 0 < int(column) <= len(CONLLU):
+        return CONLLU[int(column) - 1]
+    return "upos" if column == "auto" else column
 
 
 def features(cells: list[str]) -> dict[str, str]:

@@ -33,6 +33,13 @@ def drawing() -> Iterator[Any]:
         yield figure
 
 
+def tints(colour: str) -> Any:
+    """A colour map from the page's own ground to a colour, for pages light and dark."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
+
+    return LinearSegmentedColormap.from_list(colour, [(*to_rgb(colour), 0.0), (*to_rgb(colour), 1.0)])
+
+
 def training(run: Run) -> Figure:
     """Training and validation loss, learning rate and gradient norm over steps, from the run's log."""
     with drawing() as make:

@@ -33,7 +33,7 @@ def confused(view: Confusion) -> Section:
     head = "".join(f"<th scope='col'>{name}</th>" for name in names)
     left_out = f" Of {len(view.labels)} labels those with the most mistakes." if len(shown) < len(view.labels) else ""
     note = f"Rows: what is right; columns: what it was taken for; shaded by the share of the row.{left_out}"
-    table = f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    table = f"<table class='matrix'><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return Section("What it takes for what", f"{table}<p class='note'>{note}</p>")
 
 

@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -134,7 +135,8 @@ def svg_of(figure: Figure) -> str:
     from matplotlib import rc_context
 
     found = StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "elman"}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "elman"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page has others
         figure.savefig(found, format="svg", dpi=DOTS, transparent=True, metadata={"Date": None})
     svg = found.getvalue()
     return re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg ") :], flags=re.DOTALL)

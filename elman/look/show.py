@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elman.checkpoint import RunFolder
-from elman.look import gates, memory, mistakes, reading, space
+from elman.look import alignments, gates, gazes, memory, mistakes, reading, space, spikes, tags
 from elman.look.curves import training
 from elman.look.page import Page, Section, picture
 from elman.runs import Run
+from elman.task.alignment import Alignments
 from elman.task.base import Task
 from elman.task.dynamics import Effect, Space
+from elman.task.gazes import Gazes
 from elman.task.inside import Reach, Read, Reading
+from elman.task.sentences import Rates, Sentences
+from elman.task.spikes import Spikes
 from elman.task.views import Confusion, Mistakes
 
 if TYPE_CHECKING:
@@ -28,6 +32,11 @@ SECTIONS: dict[type, Callable[[Any], Section]] = {
     Space: space.section,
     Confusion: mistakes.confused,
     Mistakes: mistakes.wrongest,
+    Sentences: tags.section,
+    Rates: tags.rates,
+    Alignments: alignments.section,
+    Spikes: spikes.section,
+    Gazes: gazes.section,
 }
 
 
@@ -63,7 +72,10 @@ def told(options: dict[str, Any]) -> dict[str, Any]:
     found = {name: value for name, value in options.items() if name not in left_out and value not in (None, [], ())}
     if "files" in found:
         found["files"] = " ".join(Path(name).name for name in found["files"])
-    return found
+    paths = {
+        name: Path(value).name for name, value in found.items() if isinstance(value, str) and Path(value).is_absolute()
+    }
+    return found | paths
 
 
 def trained(folder: RunFolder, run: Run) -> Section:

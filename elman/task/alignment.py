@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ from torch import Tensor
 from elman.data.pieces import SPACE, joined
 
 SHADES = " ░▒▓█"
+SHOWN = 12  # translations on a page
 
 
 class Translation(NamedTuple):
@@ -25,6 +28,16 @@ class Translation(NamedTuple):
     def attended(self) -> list[int]:
         """For each piece of the target the place of that in the source which it looks at most."""
         return self.attention.argmax(-1).tolist() if self.source else []
+
+
+@dataclass(frozen=True)
+class Alignments:
+    """Some texts, their translations, what would be right where that is known; and of how many they are some."""
+
+    sources: Sequence[str]
+    made: Sequence[Translation]
+    right: Sequence[str | None]
+    of: int
 
 
 def answer(text: str, found: Translation) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from elman.data.captions import Captioned, read_captions, words_of
+from elman.data.captions import Captioned, has_captions, read_captions, words_of
 from elman.data.lexicon import Lexicon
 from elman.data.shapes import drawn_shapes
 from elman.errors import DataError, OptionError
@@ -21,10 +21,12 @@ from elman.module import ways
 from elman.task.base import Loss, Score, Scores
 from elman.task.bleu import bleu, has_bleu
 from elman.task.captioner import Captioner, Seen, Told
+from elman.task.examples import spread
+from elman.task.gazes import LOOKED, gaze, gazes
 from elman.task.networks import CellName
 from elman.task.options import Recipe, check_below_one, check_ranges
 from elman.task.sights import Given, Pixels, Sight
-from elman.task.supervised import Supervised, SupervisedOptions, fingerprint
+from elman.task.supervised import Supervised, SupervisedOptions, find, fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,11 @@ class Caption(Supervised[Captioned]):
         if any(len(e.captions) > 1 for e in found) and not has_bleu():
             raise DataError("several captions a picture are measured by BLEU, which needs: pip install elman[score]")
         return found
+
+    def either(self, paths: Sequence[str]) -> list[Captioned]:
+        """The examples of files, with captions where one of the files has them."""
+        captioned = any(has_captions(Path(path)) for path in paths)
+        return self.read(paths, training=False) if captioned else self.sight.unlabelled(paths)
 
     def made(self) -> list[Captioned]:
         return drawn_shapes("train", self.options.share or 0.0, self.options.side)
@@ -239,20 +246,33 @@ class Caption(Supervised[Captioned]):
         return {**scores, "left out": Score(left, f"{left:,} unreadable")} if left else scores
 
     def predict(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
-        self.model.eval()
         examples = self.sight.unlabelled(paths)
-        for numbers in self.in_batches(examples):
-            batch = [examples[i] for i in numbers]
-            seen = self.see(batch)
-            told, texts = self.tell(seen)
-            looked = self.model.looked(seen, told) if self.options.attention else None
-            for i, (e, text) in enumerate(zip(batch, texts)):
-                found = {"input": e.name, "caption": text, "log_prob": round(float(told.log_prob[i]), 4)}
-                if looked is not None:
-                    found["looked"] = self.places(text, looked[:, i])
-                yield {**found, "text": f"{text}\t{e.name}"}
+        for i, text, log_p, looked in self.told(examples):
+            found = {"input": examples[i].name, "caption": text, "log_prob": round(log_p, 4)}
+            if looked is not None:
+                found["looked"] = self.places(text, looked)
+            yield {**found, "text": f"{text}\t{examples[i].name}"}
         for message in self.sight.left_out:
             yield {"error": message, "text": f"left out: {message}"}
+
+    def told(self, examples: Sequence[Captioned]) -> Iterator[tuple[int, str, float, Tensor | None]]:
+        """Of each example, in batches: its number, its caption, log p of that, and, with attention, weights (T, S)."""
+        self.model.eval()
+        for numbers in self.in_batches(examples):
+            seen = self.see([examples[i] for i in numbers])
+            told, texts = self.tell(seen)
+            looked = self.model.looked(seen, told).unbind(1) if self.options.attention else [None] * len(numbers)
+            yield from zip(numbers, texts, told.log_prob.tolist(), looked)
+
+    def views(self, paths: Sequence[str] = ()) -> list[Any]:
+        """Pictures, their captions, and where the network looked for each word."""
+        examples = self.either(find(paths)) if paths else self.held_back
+        some = spread(examples, LOOKED)
+        if not some:
+            return []
+        each = sorted(self.told(some), key=lambda told: told[0])
+        found = [gaze(some[i], text, log_p, self.sight.pixels(some[i]), looked) for i, text, log_p, looked in each]
+        return [gazes(found, len(examples), len(self.sight.left_out))]
 
     def places(self, text: str, weights: Tensor) -> list[dict[str, Any]]:
         """For each word the place most looked at before it, from weights (T, S)."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from elman.data.recordings import read_entries, sounds_of
+from elman.data.recordings import has_transcripts, read_entries, sounds_of
 from elman.data.sound import log_mel, masked, read_cepstra, read_sound, resampled
 from elman.data.tones import spoken_tones
 from elman.errors import DataError
@@ -76,6 +76,20 @@ class Hearing:
                         raise
                     yield str(file), str(error)
 
+    def either(self, paths: Sequence[str]) -> list[tuple[Recording, bool]]:
+        """Recordings, and whether it is known what is said in them. Errors: DataError."""
+        found = []
+        for path in paths:
+            if has_transcripts(Path(path)):
+                found += [(recording, True) for recording in self.read([path], training=False)]
+                continue
+            for name, recording in self.listen([path]):
+                if isinstance(recording, str):
+                    self.left_out[name] = recording
+                else:
+                    found.append((recording, False))
+        return found
+
     def made(self) -> list[Recording]:
         """Words of tones made here."""
         o = self.options
@@ -103,6 +117,16 @@ class Hearing:
     @property
     def width(self) -> int:
         return self.columns * self.options.stack
+
+    @property
+    def seconds(self) -> float:
+        """Of a row of joined frames."""
+        return 0.01 * self.options.stack
+
+    @property
+    def row(self) -> str:
+        """What a value of a frame is."""
+        return "mel band" if self.columns == self.options.mels else "cepstral coefficient"
 
     def length(self, example: Recording) -> int:
         """Rows of joined frames."""

@@ -49,6 +49,10 @@ class Sight(ABC):
     def batch(self, examples: Sequence[Captioned]) -> tuple[Tensor, Tensor | None]:
         """What an encoder reads, and which rows are there where not all are."""
 
+    def pixels(self, example: Captioned) -> Tensor | None:
+        """(R, C, 3) of uint8; none where features stand for pictures."""
+        return None
+
     @abstractmethod
     def place(self, row: int, rows: int) -> dict[str, Any]:
         """Where a row of the memory lies."""

@@ -121,7 +121,7 @@ class Supervised(Task, Generic[E]):
         examples = self.read(find(o.files), training=True) if o.files else self.made()
         if o.share is None:
             return examples, self.read(o.validation_files, training=False)
-        count = round(len(examples) * o.share)
+        count = max(round(len(examples) * o.share), 1 if o.share else 0)
         order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(o.seed)).tolist()
         held = sorted(order[:count])
         if count == len(examples):

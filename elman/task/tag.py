@@ -17,15 +17,18 @@ from torch.nn.utils.rnn import pad_sequence
 from elman.data.files import input_lines
 from elman.data.grammar import grammar_sentences
 from elman.data.lexicon import Lexicon
-from elman.data.tagged import Tagged, read_tagged, read_words
+from elman.data.tagged import Tagged, read_either, read_tagged, read_words
 from elman.errors import DataError
 from elman.module import ways
 from elman.task.base import Loss, Score, Scores
+from elman.task.examples import spread
 from elman.task.networks import CellName
 from elman.task.options import Recipe, check_below_one, check_ranges
+from elman.task.sentences import LOOKED, span_rates, tag_rates, tagged_sentences
 from elman.task.spans import is_bio, span_f1
-from elman.task.supervised import Supervised, SupervisedOptions
+from elman.task.supervised import Supervised, SupervisedOptions, find
 from elman.task.tagger import Batch, Tagger, batch_of
+from elman.task.views import confusion
 
 NO_TAG = -100  # where a sentence has ended
 
@@ -226,6 +229,29 @@ class Tag(Supervised[Tagged]):
             words = tuple(line.split())
             if words:
                 yield [Tagged(words, None, "standard input", (number,) * len(words))]
+
+    def views(self, paths: Sequence[str] = ()) -> list[Any]:
+        """Tagged sentences; where right tags are known, how well each is found, and which is taken for which."""
+        o, labels = self.options, self.labels.words
+        examples = [s for path in find(paths) for s in read_either(Path(path), o.column, labels)]
+        examples = examples if paths else [*self.held_back]
+        if not examples:
+            return []
+        self.model.eval()
+        some = spread(examples, LOOKED)
+        each = self.log_p(some)
+        shown = tagged_sentences(some, each, labels, len(examples))
+        known = [i for i, s in enumerate(some) if s.tags is not None]
+        if not known:
+            return [shown]
+        right = [some[i] for i in known]
+        log_p, targets = torch.cat([each[i] for i in known]), torch.cat(self.targets(right))
+        matrix = confusion(labels, log_p.argmax(-1), targets)
+        if is_bio(labels):
+            found = span_rates([s.tags or () for s in right], [self.tags(each[i]) for i in known])
+        else:
+            found = tag_rates(labels, matrix.counts)
+        return [shown, found, matrix]
 
 
 def each_word(examples: Iterable[Tagged]) -> Iterator[str]:

@@ -16,13 +16,15 @@ from elman.data.lexicon import Lexicon
 from elman.errors import DataError, OptionError
 from elman.module import ways
 from elman.task.base import Loss, Score, Scores
-from elman.task.ctc import aligned, frames_needed
+from elman.task.ctc import frames_needed
+from elman.task.examples import spread
 from elman.task.fusion import read_text_model
 from elman.task.hearing import Hearing, Recording
 from elman.task.networks import CellName
 from elman.task.options import Recipe, check_below_one, check_ranges
 from elman.task.recogniser import Recogniser, error_rates
-from elman.task.supervised import Supervised, SupervisedOptions
+from elman.task.spikes import Heard, chosen, enough, spikes
+from elman.task.supervised import Supervised, SupervisedOptions, find
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,10 +277,23 @@ class Transcribe(Supervised[Recording]):
                 continue
             (log_p,) = self.log_p([recording])
             ids = self.model.decoded(log_p)
-            second = 0.01 * self.options.stack
-            times = [
-                {"symbol": self.symbols.words[i], "start": round(a * second, 3), "end": round(b * second, 3)}
-                for i, (a, b) in zip(ids, aligned(log_p, ids, self.blank))
-            ]
+            times = [spike._asdict() for spike in spikes(log_p, ids, self.symbols.words, self.hearing.seconds)]
             said = self.text_of(ids)
             yield {"input": name, "transcript": said, "symbols": times, "text": f"{said}\t{name}"}
+
+    def views(self, paths: Sequence[str] = ()) -> list[Any]:
+        """Recordings with p of each symbol over time."""
+        given = self.hearing.either(find(paths)) if paths else [(e, True) for e in self.held_back]
+        some = spread(given, enough([e for e, _ in given]))
+        self.model.eval()
+        heard = [self.heard(*each, log_p) for each, log_p in zip(some, self.log_p([e for e, _ in some]))]
+        left_out = self.hearing.said() if self.hearing.left_out else ""
+        return [chosen(heard, len(given), left_out)] if heard else []
+
+    def heard(self, e: Recording, known: bool, log_p: Tensor) -> Heard:
+        """What is heard in a recording, from log_p (T, K)."""
+        ids, words, hearing = self.model.decoded(log_p), self.symbols.words, self.hearing
+        there, said, name = [*dict.fromkeys(ids)], e.text if known else None, Path(e.name).name
+        p, times = log_p[:, [*there, self.blank]].exp(), spikes(log_p, ids, words, hearing.seconds)
+        symbols, heard = [words[i] for i in there], self.text_of(ids)
+        return Heard(name, e.frames, said, heard, symbols, p, hearing.seconds, hearing.row, times)

@@ -15,15 +15,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from elman.data.files import input_lines
-from elman.data.pairs import Pair, made_dates, read_pairs, read_sources
+from elman.data.pairs import Pair, made_dates, read_either, read_pairs, read_sources
 from elman.data.pieces import Pieces, found, joined, restored
 from elman.errors import DataError, OptionError
 from elman.module import ways
-from elman.task.alignment import Translation, answer, drawn, shown
+from elman.task.alignment import SHOWN, Alignments, Translation, answer, drawn, shown
 from elman.task.base import Loss, Score, Scores
 from elman.task.bleu import bleu, require_bleu
+from elman.task.examples import spread
 from elman.task.options import Recipe, check_below_one, check_ranges
-from elman.task.supervised import Supervised, SupervisedOptions
+from elman.task.supervised import Supervised, SupervisedOptions, find
 from elman.task.translator import Translator, smoothed
 
 SEEN = 500  # pairs that are measured while training goes on
@@ -275,3 +276,14 @@ class Translate(Supervised[Pair]):
         for at in range(0, len(texts), self.options.batch):
             part = texts[at : at + self.options.batch]
             yield from map(answer, part, self.translated(part, self.options.beam))
+
+    def views(self, paths: Sequence[str] = ()) -> list[Any]:
+        """What translations look at, piece by piece."""
+        examples = read_either(find(paths)) if paths else self.held_back
+        some = spread(examples, SHOWN)
+        if not some:
+            return []
+        sources = [e.source for e in some]
+        made = self.translated(sources, self.options.beam)
+        right = [None if e.target is None else self.normal(e.target, "target") for e in some]
+        return [Alignments(sources, made, right, len(examples))]

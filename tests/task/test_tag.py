@@ -46,6 +46,15 @@ def run(folder, capsys):
     return folder / "run"
 
 
+def test_one_example_at_least_is_held_back(folder):
+    (folder / "two.txt").write_text("the DET\n\na DET\n")
+    for share, held in (("0", 0), ("0.01", 1), ("0.5", 1)):
+        assert len(Tag(Options(files=("two.txt",), validation=share, **NUMBERS)).held_back) == held
+    (folder / "one.txt").write_text("the DET\n")
+    with pytest.raises(DataError, match="1 examples are too few to hold 0.1 of them back"):
+        Tag(Options(files=("one.txt",), **NUMBERS))
+
+
 # the network
 
 
