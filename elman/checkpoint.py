@@ -23,8 +23,8 @@ class RunFolder:
 
     config.json (task, options, data), vocabulary.json and other files of the task, model.safetensors (weights),
     training.safetensors (all that an exact resume needs), training-STEP.safetensors (the same at earlier steps),
-    log.jsonl, samples.txt; tensorboard/ where it was asked for; of a step that diverged, diverged-STEP.safetensors (all
-    that running it again needs) and diverged-STEP.json (where it began).
+    log.jsonl, samples.txt, snapshots.jsonl (of tasks that give any); tensorboard/ where it was asked for; of a step
+    that diverged, diverged-STEP.safetensors (all that running it again needs) and diverged-STEP.json (where it began).
     Errors: RunError naming the file, what is wrong with it and what to do.
     """
 
@@ -108,7 +108,7 @@ class RunFolder:
         return self._read(name).decode(errors="replace").split("\n")[:-1]
 
     def append(self, name: str, text: str) -> None:
-        """Add to a file that grows: log.jsonl, samples.txt."""
+        """Add to a file that grows: log.jsonl, samples.txt, snapshots.jsonl."""
         try:
             with open(self.path / name, "a", encoding="utf-8", errors="replace", newline="\n") as file:
                 file.write(text)

@@ -213,7 +213,7 @@ def run_show(words: list[str]) -> int:
     RunFolder(path.parent).write_text(path.name, page.html)
     print(path)
     if asked.pictures:
-        print(*write_figures(page.figures, Path(asked.pictures)), sep="\n")
+        print(*write_figures(page, Path(asked.pictures)), sep="\n")
     return 0
 
 

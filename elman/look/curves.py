@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#2f7ed8", "#e8792b", "#3aa655", "#a45bc4", "#c9a227", "#d64545")
+FEW = 12  # points
 
 
 @contextmanager
@@ -47,23 +48,32 @@ def training(run: Run) -> Figure:
         loss, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
         told = [record for record in run.log if "train" in record]
         steps = [record["step"] for record in told]
-        loss.plot(steps, [record["train"] for record in told], alpha=0.35, lw=0.8, color=COLOURS[0])
-        loss.plot(steps, [record["smoothed"] for record in told], label="training, smoothed", color=COLOURS[0])
+        few = marks(len(told))
+        loss.plot(steps, [record["train"] for record in told], alpha=0.35, lw=0.8, color=COLOURS[0], **few)
+        loss.plot(steps, [record["smoothed"] for record in told], label="training, smoothed", color=COLOURS[0], **few)
         for name, colour in zip(names_of(run), COLOURS[1:]):
             points = [(step, scores[name]) for step, scores in run.validations.items() if scores.get(name) is not None]
             if points:
                 loss.plot(*zip(*points), "o-", ms=3, lw=1, label=f"validation: {name}", color=colour)
         loss.set_ylabel("loss, scores")
         loss.legend()
-        below.plot(steps, [record["norm"] for record in told], color=COLOURS[2], lw=1)
+        below.plot(steps, [record["norm"] for record in told], color=COLOURS[2], lw=1, **few)
         below.set_yscale("log")
         below.set_ylabel("gradient norm", color=COLOURS[2])
         beside = below.twinx()
-        beside.plot(steps, [record["rate"] for record in told], color=COLOURS[3], lw=1)
+        beside.plot(steps, [record["rate"] for record in told], color=COLOURS[3], lw=1, **few)
         beside.set_ylabel("learning rate", color=COLOURS[3])
         beside.grid(False)
         below.set_xlabel("step")
+        below.set_xlim(0, 1.02 * max(1, run.steps))
+        if not told:
+            below.text(0.5, 0.5, "ended before its first report", transform=below.transAxes, ha="center", va="center")
         return figure
+
+
+def marks(count: int) -> dict[str, Any]:
+    """How so many points are plotted: each for itself where they are few, as a single one makes no line."""
+    return {"marker": "o", "ms": 3} if count <= FEW else {}
 
 
 def names_of(run: Run) -> Sequence[str]:

@@ -89,6 +89,7 @@ function choice(box) {
   const show = () => {
     items.forEach((item, k) => { item.hidden = k !== Number(control.value); });
     if (told) { told.textContent = names[control.value]; control.setAttribute("aria-valuetext", told.textContent); }
+    box.dispatchEvent(new CustomEvent("seen", { detail: Number(control.value) }));
   };
   let timer = null;
   const stop = () => { clearInterval(timer); timer = null; play.setAttribute("aria-pressed", "false"); play.textContent = "play"; };
@@ -109,7 +110,17 @@ function choice(box) {
   show();
 }
 
-const views = { samples, reading };
+// a picture whose lines move with the slider above it, which begins where they end
+function film(found) {
+  const box = byId("film"), choice = box.querySelector(".choice"), part = (name) => box.querySelector(`[id$="-${name}"]`);
+  choice.querySelector("input").value = found.names.length - 1;
+  choice.addEventListener("seen", ({ detail: k }) => {
+    part("moment").querySelector("text").textContent = found.names[k];
+    for (const [name, frames] of Object.entries(found.paths)) part(name).querySelector("path").setAttribute("d", frames[k]);
+  });
+}
+
+const views = { samples, reading, film };
 for (const [name, show] of Object.entries(views)) {
   const found = data(`${name}-data`);
   if (found !== null) show(found);

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from elman.look.film import Film
+
 HERE = Path(__file__).parent
 DOTS = 200  # an inch, of what is drawn as points within a picture
 INK = "#123457"  # stands for the page's own colour of text
@@ -25,12 +27,13 @@ INK = "#123457"  # stands for the page's own colour of text
 @dataclass(frozen=True)
 class Section:
     """A part of the page: what it shows as HTML, data by name for the script's view of that name, and its pictures by
-    name, as they are written on request."""
+    name, as they are written on request, those that move as films too."""
 
     title: str
     body: str
     data: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    films: Mapping[str, Film] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class Page:
     def figures(self) -> dict[str, Figure]:
         """All pictures, by name."""
         return {name: figure for section in self.sections for name, figure in section.figures.items()}
+
+    @property
+    def films(self) -> dict[str, Film]:
+        """All films, by name."""
+        return {name: film for section in self.sections for name, film in section.films.items()}
 
     def _repr_html_(self) -> str:
         """The page in a frame, for notebooks."""

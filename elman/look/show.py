@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elman.checkpoint import RunFolder
-from elman.look import alignments, gates, gazes, memory, mistakes, reading, space, spikes, tags
+from elman.errors import RunError
+from elman.look import alignments, fits, forecasts, gates, gazes, memory, mistakes, reading, space, spikes, tags
 from elman.look.curves import training
 from elman.look.page import Page, Section, picture
 from elman.runs import Run
 from elman.task.alignment import Alignments
 from elman.task.base import Task
 from elman.task.dynamics import Effect, Space
+from elman.task.fits import Ahead, Answers, Forecasts, Learning
 from elman.task.gazes import Gazes
 from elman.task.inside import Reach, Read, Reading
 from elman.task.sentences import Rates, Sentences
@@ -37,23 +40,36 @@ SECTIONS: dict[type, Callable[[Any], Section]] = {
     Alignments: alignments.section,
     Spikes: spikes.section,
     Gazes: gazes.section,
+    Forecasts: forecasts.section,
+    Ahead: forecasts.seen_ahead,
+    Answers: fits.answers,
+    Learning: fits.learning,
 }
 
 
 def show(folder: RunFolder, task: Task, paths: Sequence[str] = ()) -> Page:
     """The page. Errors: RunError, DataError, OptionError where matplotlib is missing."""
     run = Run.read(folder.path)
-    views = [SECTIONS[type(view)](view) for view in task.views(paths)]
+    seen = [*task.views(paths), *task.evolved(snapshots(folder))]
+    views = [SECTIONS[type(view)](view) for view in seen]
     return Page(f"{task.name}: {folder.path.name}", about(run, task), [trained(folder, run), *views])
 
 
-def write_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Each picture as SVG and as PNG."""
+def snapshots(folder: RunFolder) -> list[dict[str, Any]]:
+    """What was kept of the training to be seen. Errors: RunError where the file is damaged."""
+    try:
+        return [json.loads(line) for line in folder.lines("snapshots.jsonl")]
+    except ValueError as error:
+        raise RunError(f"{folder.path / 'snapshots.jsonl'} is damaged ({error}); restore it, or remove it") from None
+
+
+def write_figures(page: Page, folder: Path) -> list[Path]:
+    """Each picture as SVG and as PNG, each film as GIF."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{kind}" for name in figures for kind in ("svg", "png")]
+    paths = [folder / f"{name}.{kind}" for name in page.figures for kind in ("svg", "png")]
     for path in paths:
-        figures[path.stem].savefig(path, dpi=150)
-    return paths
+        page.figures[path.stem].savefig(path, dpi=150)
+    return [*paths, *(film.write(folder / f"{name}.gif") for name, film in page.films.items())]
 
 
 def about(run: Run, task: Task) -> dict[str, str]:

@@ -146,6 +146,11 @@ class Task(ABC):
         """What the model does after k steps, to look at; empty where there is nothing to see."""
         return ""
 
+    def snapshot(self, k: int) -> dict[str, Any]:
+        """What is to be seen of the model after k steps, for JSON; empty where nothing is. It is asked for before the
+        first step, then ever more seldom, and after the last; it draws no random numbers."""
+        return {}
+
     def write(self, options: SampleOptions) -> Iterator[str]:
         """Pieces of what the model writes. Errors: OptionError, also where the task does not write."""
         raise OptionError(f"{self.name} does not write: elman predict RUN FILE says what it makes of new input")
@@ -160,4 +165,8 @@ class Task(ABC):
 
     def views(self, paths: Sequence[str] = ()) -> list[Any]:
         """What there is to see of the model on files, or on the data held back; elman.look draws each by its type."""
+        return []
+
+    def evolved(self, snapshots: Sequence[dict[str, Any]]) -> list[Any]:
+        """What there is to see of its training, of all that `snapshot` gave, with "step" in each; as `views`."""
         return []

@@ -13,11 +13,14 @@ from elman.data.batches import Batches
 from elman.data.table import Table, times_after
 from elman.errors import DataError
 from elman.module import ways
+from elman.task import regress_views
 from elman.task.base import Loss, Score, Scores
+from elman.task.fits import restored, saved
 from elman.task.options import Recipe
 from elman.task.regress_options import RECIPES, Options
 from elman.task.regressors import Follower, Forecaster, Sizes
 from elman.task.rows import Rows
+from elman.task.supervised import find
 from elman.task.tally import Tally, middle, pinball
 from elman.task.windows import Carried, Window
 
@@ -199,6 +202,25 @@ class Regress(Rows):
         self.model.eval()
         for table in self.tables(paths or ["/dev/stdin"], answers=False):
             yield from self.forecast(table) if self.options.horizon else self.answered(table)
+
+    @torch.no_grad()
+    def views(self, paths: Sequence[str] = ()) -> list[Any]:
+        """Forecasts beside what came, and how far ahead they see; in step, answers beside what is right."""
+        examples = self.read(find(paths), training=False) if paths else self.held_back
+        self.model.eval()
+        return regress_views.views(self, examples) if examples else []
+
+    @torch.no_grad()
+    def snapshot(self, k: int) -> dict[str, Any]:
+        """In step, what is answered in the first rows held back."""
+        if self.options.horizon or not self.has_validation:
+            return {}
+        self.model.eval()
+        w = self.held_back[0]
+        return saved(regress_views.stretch(self, w, w.at), whole=k == 0)
+
+    def evolved(self, snapshots: Sequence[dict[str, Any]]) -> list[Any]:
+        return [restored(snapshots)] if snapshots and snapshots[0]["step"] == 0 else []
 
     def forecast(self, table: Table) -> Iterator[dict[str, Any]]:
         o, T = self.options, len(table)

@@ -58,11 +58,8 @@ class Tally:
         if len(self.quantiles) > 1:
             inside, low, high = self.mean("inside"), self.quantiles.min(), self.quantiles.max()
             scores["inside"] = Score(inside, f"{inside:.1%} lie between the quantiles {low:g} and {high:g}")
-        worse, said = (
-            self.mean("naive squared"),
-            "the last value" if season == 1 else f"the value {season} steps before",
-        )
-        scores["naive MSE"] = Score(worse, f"{worse:.4g}, MAE {self.mean('naive absolute'):.4g}: {said}")
+        worse = self.mean("naive squared")
+        scores["naive MSE"] = Score(worse, f"{worse:.4g}, MAE {self.mean('naive absolute'):.4g}: {naively(season)}")
         if "memoryless" in self.sums:
             alone = self.mean("memoryless")
             scores["memoryless MSE"] = Score(alone, f"{alone:.4g}: the network that sees one step alone")
@@ -81,6 +78,11 @@ class Tally:
         value = float((self.sums["absolute"] / self.count)[whole].div(naive[whole]).mean())
         step = "step" if season == 1 else f"season of {season} steps"
         return Score(value, f"{value:.4g} (1: as large as the naive error over a {step} in training)")
+
+
+def naively(season: int) -> str:
+    """What the naive forecast is, in words."""
+    return "the last value" if season == 1 else f"the value {season} steps before"
 
 
 def middle(quantiles: Sequence[float]) -> int:

@@ -13,6 +13,7 @@ from elman.console import Report
 from elman.errors import FinishedError, RunError
 from elman.task.base import Task
 from elman.train.processes import Processes
+from elman.train.schedule import snapshot_due
 from elman.train.signals import interruptible
 from elman.train.training import Training
 
@@ -57,6 +58,7 @@ def through(run: Training) -> int:
     with interruptible() as stop, report.bar(), closing(run.board):
         if run.step == 0:
             run.show_sample()
+            run.take_snapshot()
         while not run.over and not (signal := run.processes.most(stop[0] if stop else 0)):
             before, measured = run.step, run.advance()
             if run.step <= before:
@@ -66,6 +68,8 @@ def through(run: Training) -> int:
                 run.log(**measured)
                 report.line(run.step, run.seconds, measured)
                 run.counts.reported()
+            if run.progress < 1 and snapshot_due(run.step):
+                run.take_snapshot()
             if run.progress < 1 and run.due(o.sample_every, o.validate_every or epoch):
                 run.show_sample()
             if run.progress < 1 and run.due(o.validate_every, epoch):
@@ -75,6 +79,7 @@ def through(run: Training) -> int:
             return signal
         if run.progress >= 1:
             run.show_sample()
+            run.take_snapshot()
             run.validate()
         else:
             report.say(f"stopped early at step {run.step:,}: {stalled(run)}")

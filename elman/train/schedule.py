@@ -1,4 +1,4 @@
-"""The learning rate of each step, and what follows when the validation score becomes no better."""
+"""The learning rate of each step, what follows when the validation score becomes no better, and when to look."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ def learning_rate(options: TrainOptions, step: int, progress: float, falls: int)
         factor = o.plateau_factor**falls
     rising = min(1.0, (step + 1) / o.warmup) if o.warmup else 1.0
     return o.rate * rising * factor
+
+
+def snapshot_due(step: int) -> bool:
+    """Whether a snapshot is taken after so many steps: of the first eight after each, then four while they double."""
+    return step % (1 << max(0, step.bit_length() - 3)) == 0
 
 
 def refuse_unvalidated(task: Task) -> None:

@@ -27,6 +27,7 @@ from elman.train.optimizers import make_optimizer, memory
 from elman.train.processes import Processes, random_name
 from elman.train.schedule import Stall, learning_rate, refuse_unvalidated
 
+GROWING = ("log.jsonl", "samples.txt", "snapshots.jsonl")
 MOST = 100_000  # processes that a checkpoint may come from
 
 
@@ -40,6 +41,7 @@ class Place:
     best: float | None  # the first score of the weights that are kept
     log: int
     samples: int
+    snapshots: int = 0
     stale: int = 0  # how the validation score has stalled, see Stall
     falls: int = 0
     processes: int = 1  # each with a random state of its own
@@ -196,9 +198,10 @@ class Training:
 
     def place(self) -> Place:
         """Where a checkpoint that is written now stands."""
-        log, samples = self.folder.settled("log.jsonl"), self.folder.settled("samples.txt")
+        log, samples, snapshots = map(self.folder.settled, GROWING)
         return Place(
-            step=self.step, seconds=self.seconds, smoothed=self.smoothed, best=self.best, log=log, samples=samples,
+            step=self.step, seconds=self.seconds, smoothed=self.smoothed, best=self.best,
+            log=log, samples=samples, snapshots=snapshots,
             stale=self.stall.stale, falls=self.stall.falls, processes=self.task.share.of, **asdict(self.counts),
         )  # fmt: skip
 
@@ -246,8 +249,8 @@ class Training:
             folder.go_back(asked)
         folder.forget(step for step in folder.older() if step > self.step)
         folder.write_tensors("model.safetensors", self.kept)
-        folder.cut("log.jsonl", place.log)
-        folder.cut("samples.txt", place.samples)
+        for name, size in zip(GROWING, (place.log, place.samples, place.snapshots)):
+            folder.cut(name, size)
 
     def read(self, path: Path) -> tuple[Place, dict[str, Tensor]]:
         """A checkpoint, found right; the step, the figures and the random state are its own then. Errors: RunError."""
@@ -255,8 +258,8 @@ class Training:
         try:
             place = from_json(Place, json.loads(about.get("training", "null")))
             counts = {field.name: getattr(place, field.name) for field in fields(Counts)}
-            positions = (place.step, place.seconds, place.log, place.samples, place.stale, place.falls)
-            if min(*positions, *counts.values()) < 0:
+            positions = (place.step, place.seconds, place.log, place.samples, place.snapshots)
+            if min(*positions, place.stale, place.falls, *counts.values()) < 0:
                 raise OptionError("a negative position")
             if not 1 <= place.processes <= MOST:
                 raise OptionError(f"written by {place.processes} processes")
@@ -278,6 +281,15 @@ class Training:
             self.folder.append("samples.txt", f"--- step {self.step}\n{text}\n")
             self.report.sample(self.step, text)
             self.board.sample(self.step, text)
+
+    def take_snapshot(self) -> None:
+        """One line of snapshots.jsonl."""
+        if not self.processes.leads:
+            return
+        with self.averaged():
+            seen = self.task.snapshot(self.step)
+        if seen:
+            self.folder.append("snapshots.jsonl", json.dumps({"step": self.step, **seen}) + "\n")
 
     def log(self, **record: Any) -> None:
         """One line of log.jsonl."""

@@ -113,11 +113,11 @@ def test_only_the_pages_own_script_may_run():
     assert not set("<>&") & set(as_data("</script> & <!--"))
 
 
-def test_a_task_without_views_shows_its_training(here, capsys):
+def test_a_run_that_ended_before_its_first_report_says_so(here, capsys):
     ran(capsys, "train", "regress", "--steps", "3")
     ran(capsys, "show", "runs/regress")
     text = (here / "runs/regress/show.html").read_text()
-    assert "<svg role=" in text
+    assert ">ended before its first report</text>" in text
     assert "reading-data" not in text
 
 
