@@ -76,6 +76,18 @@ Examples:
 """
 
 
+GRAPH_HELP = """The computational graph of a cell's step as a page: folded, unfolded over time, and its gradient.
+
+A cell is one of elman's by its name, or one of a Python file: a subclass of elman.Cell that is made from input and
+hidden width, or a cell that the file has made. The file is run.
+
+Examples:
+  elman graph lstm
+  elman graph gru --hidden 128 --steps 5 --out gru.html
+  elman graph mycell.py:MyCell --pictures pictures     each picture as SVG and PNG too
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleArguments(SampleOptions):
     """Which run writes, and how."""
@@ -114,6 +126,24 @@ class ShowArguments:
     """Files to look at the network on. None: the data that the run held back."""
     out: str | None = None
     """The page. Default: show.html in the run folder."""
+    pictures: str | None = None
+    """A folder for the page's pictures, each as SVG and as PNG; it is made if it is not there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphArguments:
+    """Which cell, how wide, and where the page goes."""
+
+    cell: Annotated[str, tyro.conf.Positional]
+    """A cell's name, as lstm, or FILE.py:NAME."""
+    input: int = 8
+    """The width of x."""
+    hidden: int = 16
+    """The hidden width."""
+    steps: int = 3
+    """Steps of the unfolded graph."""
+    out: str = "graph.html"
+    """The page."""
     pictures: str | None = None
     """A folder for the page's pictures, each as SVG and as PNG; it is made if it is not there."""
 

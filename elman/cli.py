@@ -1,4 +1,4 @@
-"""elman train | search | score | predict | sample | runs | compare: the command line."""
+"""elman train | search | score | predict | sample | show | graph | runs | compare: the command line."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.table import Table
 from elman import __version__
 from elman.arguments import (
     COMPARE_HELP,
+    GRAPH_HELP,
     PREDICT_HELP,
     RUNS_HELP,
     SAMPLE_HELP,
@@ -25,6 +26,7 @@ from elman.arguments import (
     SHOW_HELP,
     CompareArguments,
     FileArguments,
+    GraphArguments,
     PredictArguments,
     RunsArguments,
     SampleArguments,
@@ -35,7 +37,10 @@ from elman.begin import asked_for, parse, prepared, trained
 from elman.checkpoint import RunFolder
 from elman.console import Report
 from elman.errors import ElmanError, OptionError
+from elman.look.named import named, told
+from elman.look.page import Page
 from elman.look.show import show, write_figures
+from elman.look.steps import page_of
 from elman.runs import Run, as_json, compared, listed, runs_in
 from elman.search import parted, search
 from elman.task import TASKS
@@ -52,6 +57,7 @@ USAGE = """elman: write the step; elman unfolds it through time.
   elman predict RUN [FILE ...]  what it makes of new input
   elman sample RUN              let a trained network write (text)
   elman show RUN [FILE ...]     one page of pictures: its training, and what is inside
+  elman graph CELL              the computational graph of a cell's step, in pictures
   elman runs [FOLDER]           the runs there are, with their scores
   elman compare RUN RUN ...     what sets runs apart
 
@@ -94,7 +100,7 @@ def command(words: list[str]) -> int:
     """Hand over to the named command. Errors: ElmanError."""
     verbs: dict[str, Callable[[list[str]], int]] = {
         "train": run_train, "score": run_score, "predict": run_predict, "sample": run_sample,
-        "show": run_show, "search": run_search, "runs": run_runs, "compare": run_compare,
+        "show": run_show, "graph": run_graph, "search": run_search, "runs": run_runs, "compare": run_compare,
     }  # fmt: skip
     first = words[0] if words else "--help"
     if first in ("-h", "--help"):
@@ -209,11 +215,22 @@ def run_show(words: list[str]) -> int:
     asked = parse(ShowArguments, words, "elman show", None, SHOW_HELP)
     folder, task = looked_at(asked.run, asked.files)
     path = Path(asked.out) if asked.out else folder.path / "show.html"
-    page = show(folder, task, asked.files)
+    return written(show(folder, task, asked.files), path, asked.pictures)
+
+
+def run_graph(words: list[str]) -> int:
+    asked = parse(GraphArguments, words, "elman graph", None, GRAPH_HELP)
+    with told(asked.cell):
+        page = page_of(named(asked.cell, asked.input, asked.hidden), asked.steps)
+    return written(page, Path(asked.out), asked.pictures)
+
+
+def written(page: Page, path: Path, pictures: str | None) -> int:
+    """Write a page, and where a folder is named its pictures; print where they are."""
     RunFolder(path.parent).write_text(path.name, page.html)
     print(path)
-    if asked.pictures:
-        print(*write_figures(page, Path(asked.pictures)), sep="\n")
+    if pictures:
+        print(*write_figures(page, Path(pictures)), sep="\n")
     return 0
 
 

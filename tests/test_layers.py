@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "train": {"errors", "module", "task", "tensors", "checkpoint", "console", "__init__"},
     "runs": {"errors", "task", "checkpoint"},
     "arguments": {"task"},
-    "look": {"errors", "task", "checkpoint", "runs"},
+    "look": {"errors", "cell", "compiler", "module", "task", "checkpoint", "runs"},
     "begin": {"errors", "task", "checkpoint", "train", "__init__"},
     "search": {"errors", "task", "checkpoint", "console", "train", "runs", "arguments"},
     "cli": {

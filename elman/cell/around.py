@@ -61,6 +61,9 @@ class Around(Cell):
     def prepare(self, context: dict[str, Any]) -> dict[str, Any]:
         return self.cell.prepare(context)
 
+    def example(self, x: Tensor) -> dict[str, Any]:
+        return self.cell.example(x)
+
     def initial(self, batch_size: int) -> State:
         return self.with_own(self.cell.initial(batch_size), batch_size)
 

@@ -72,6 +72,9 @@ class Attend(Around):
             return context
         return {**context, "keys": self.keys(memory)}
 
+    def example(self, x: Tensor) -> dict[str, Any]:
+        return {**super().example(x), "memory": x.new_zeros(x.shape[1], 4, self.memory_size)}
+
     def step(
         self,
         x: Tensor,

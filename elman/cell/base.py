@@ -72,6 +72,13 @@ class Cell(nn.Module):
         """The context as the steps take it, where something of it can be computed once a call; as it is, by default."""
         return context
 
+    def example(self, x: Tensor) -> dict[str, Any]:
+        """Context by name that a layer with x (T, B, I) could be given, of any numbers: all that `step` requires.
+
+        For those who run the cell only to look at it, as a picture of its graph does. Nothing unless a cell says so.
+        """
+        return {}
+
     @property
     def signature(self) -> Signature:
         """The names of the states and of the context, read off `step`."""

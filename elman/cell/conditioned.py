@@ -56,6 +56,9 @@ class Conditioned(Around):
             raise InputError(f"context must be a tensor (B={batch_size}, C={self.context_size}); got {given}")
         return self.signature.State(*(torch.tanh(self.starts[name](v)) for name in self.signature.state))
 
+    def example(self, x: Tensor) -> dict[str, Any]:
+        return {**super().example(x), "context": x.new_zeros(x.shape[1], self.context_size)}
+
     def step(self, x: Tensor, *state: Tensor, context: Tensor, **rest: Any) -> tuple[Tensor, State]:
         if self.into != "state":
             if context.shape != (x.shape[0], self.context_size):

@@ -75,6 +75,10 @@ class Deep(Cell):
             context.update({outer(cell, i, name): value for name, value in ready.items()})
         return context
 
+    def example(self, x: Tensor) -> dict[str, Any]:
+        cells = enumerate(self.layers(), 1)
+        return {outer(cell, i, name): value for i, cell in cells for name, value in cell.example(x).items()}
+
     def initial(self, batch_size: int) -> State:
         return self.signature.State(*(s for cell in self.layers() for s in cell.initial(batch_size)))
 

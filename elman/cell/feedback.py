@@ -40,6 +40,9 @@ class Feedback(Around):
         self.embedding, self.output = embedding, output
         self.output_size = output.out_features
 
+    def example(self, x: Tensor) -> dict[str, Any]:
+        return {**super().example(x), "coin": x.new_ones(*x.shape[:2], 1)}
+
     def step(
         self, x: Tensor, *state: Tensor, coin: Tensor, noise: Tensor | None = None, **context: Any
     ) -> tuple[Tensor, State]:

@@ -268,10 +268,14 @@ def number(value: float) -> str:
 WHEN = {Op.STEP: "(t)", Op.STATE: "(t-1)"}
 
 
+def numbered(loop: Loop) -> dict[Node, str]:
+    """The computed nodes and the names by which they are shown, v0, v1, ..."""
+    return {n: f"v{i}" for i, n in enumerate(n for n in loop.nodes() if n.op not in LEAVES)}
+
+
 def show(loop: Loop, part: Mapping[Node, str] | None = None, places: bool = False) -> str:
     """The loop as text, a line a node; with `part`, under the headings before, during and after."""
-    nodes = [n for n in loop.nodes() if n.op not in (Op.SHARED, Op.CONST)]
-    names = {n: f"v{i}" for i, n in enumerate(n for n in nodes if n.op not in LEAVES)}
+    names = numbered(loop)
 
     def name(node: Node) -> str:
         if node in names:
@@ -287,7 +291,7 @@ def show(loop: Loop, part: Mapping[Node, str] | None = None, places: bool = Fals
 
     lines = []
     for heading in ("before", "during", "after") if part else ("",):
-        inside = [n for n in nodes if n in names and (part is None or part[n] == heading)]
+        inside = [n for n in names if part is None or part[n] == heading]
         lines += [f"{heading}:"] * bool(heading and inside) + [line(n) for n in inside]
     outputs = [f"{k} = {name(n)}" for k, n in loop.per_step.items()]
     carries = [f"{k}(t) = {name(n)}" for k, n in loop.carried.items()]

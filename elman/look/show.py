@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from elman.checkpoint import RunFolder
 from elman.errors import RunError
-from elman.look import alignments, fits, forecasts, gates, gazes, memory, mistakes, reading, space, spikes, tags
+from elman.look import alignments, fits, forecasts, gates, gazes, memory, mistakes, reading, space, spikes, steps, tags
 from elman.look.curves import training
 from elman.look.page import Page, Section, picture
 from elman.runs import Run
@@ -52,7 +52,8 @@ def show(folder: RunFolder, task: Task, paths: Sequence[str] = ()) -> Page:
     run = Run.read(folder.path)
     seen = [*task.views(paths), *task.evolved(snapshots(folder))]
     views = [SECTIONS[type(view)](view) for view in seen]
-    return Page(f"{task.name}: {folder.path.name}", about(run, task), [trained(folder, run), *views])
+    sections = [trained(folder, run), *views, *steps.of_model(task.model)]
+    return Page(f"{task.name}: {folder.path.name}", about(run, task), sections)
 
 
 def snapshots(folder: RunFolder) -> list[dict[str, Any]]:

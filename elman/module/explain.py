@@ -11,7 +11,7 @@ from torch import nn
 
 from elman.cell.base import Cell
 from elman.compiler import Costs, costs, show, unfold
-from elman.compiler.graph import LEAVES, Node, Op
+from elman.compiler.graph import LEAVES, Loop, Node, Op
 from elman.errors import InputError
 from elman.module.backends import Call, recorded
 from elman.module.owner import describe_owner, where_defined
@@ -101,12 +101,17 @@ def described(call: Call) -> str:
         lines.append("x is copied once a call: its columns are not side by side in memory")
     loop = plan.program.loop
     pair = plan.program.training(trained(call))
-    lines += ["", "forward", indented(show(loop, unfold(loop), places=True))]
-    lines += ["", "backward", indented(show(pair.back, unfold(pair.back)))]
+    lines += ["", *in_words(loop, pair.back)]
     size = call.x.element_size()
     for name, part in (("inference", loop), ("training, forward", pair.forward), ("training, backward", pair.back)):
         lines.append(money(name, costs(part, T, B, [n for n, when in unfold(part).items() if when == "during"]), size))
     return "\n".join(lines)
+
+
+def in_words(forward: Loop, backward: Loop) -> list[str]:
+    """A step and its backward, under before, during and after; the lines of the user's code beside the step."""
+    lines = ["forward", indented(show(forward, unfold(forward), places=True))]
+    return [*lines, "", "backward", indented(show(backward, unfold(backward)))]
 
 
 class Part(NamedTuple):

@@ -108,6 +108,9 @@ class Row(Around):
     def with_own(self, state: State, batch_size: int) -> State:
         return self.signature.State(state[0])
 
+    def example(self, x: Tensor) -> dict[str, Any]:
+        return {**super().example(x), "up": x.new_zeros(*x.shape[:2], self.cell.state_sizes["up"])}
+
     def step(self, x: Tensor, left: Tensor, *, up: Tensor, **context: Any) -> tuple[Tensor, State]:
         y, (left, down) = self.cell.step(x, left, up, **context)
         return torch.cat([y, down], -1), (left,)

@@ -19,7 +19,7 @@ def text_page(text_file, capsys):
 def test_every_control_of_a_text_run_works(text_page, browser):
     with opened(browser, text_page) as page:
         found = works(page)
-        assert found["select"] == 2
+        assert found["select"] == 3  # what tints, which unit, which graph
         assert found["input"] == 1
 
 

@@ -19,6 +19,8 @@ SMALL = (
     "--hidden 12 --embedding 5 --batch 4 --window 8 --steps 20 --report-every 5 --validate-every 10 --sample-every 10"
 )
 
+GRAPHS = ("graph-folded", "graph-unfolded", "graph-backward")
+
 
 @pytest.fixture
 def run(text_file, capsys):
@@ -77,7 +79,7 @@ def test_pictures_are_written_as_svg_and_png(run, capsys):
     said = ran(capsys, "show", "runs/text", "--pictures", "drawn/all")
     first, *names = said.split()
     assert first == "runs/text/show.html"
-    assert {"drawn/all/training.svg", "drawn/all/reach.png"} <= set(names)
+    assert {f"drawn/all/{name}.png" for name in ("training", "reach", *GRAPHS)} <= set(names)
     assert sorted(names) == sorted(str(path) for path in Path("drawn/all").iterdir())
     found = run.parent.parent / "drawn/all"
     assert "<svg" in (found / "training.svg").read_text()
