@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,15 @@ def reopen(folder: RunFolder, name: str | None = None) -> tuple[Any, dict[str, A
         raise RunError(
             f"{folder.path} does not fit this version of elman ({error}); restore it, or train again"
         ) from None
+
+
+def looked_at(run: str, files: Sequence[str] = ()) -> tuple[RunFolder, Any]:
+    """A run folder and its trained task; where no files are named, on the very data that it held back."""
+    folder = RunFolder.open(run)
+    task, config = trained(folder)
+    if not files:
+        check_same_data(task, config.get("data"), folder)
+    return folder, task
 
 
 def trained(folder: RunFolder) -> tuple[Any, dict[str, Any]]:

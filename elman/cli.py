@@ -33,7 +33,7 @@ from elman.arguments import (
     SearchArguments,
     ShowArguments,
 )
-from elman.begin import asked_for, parse, prepared, trained
+from elman.begin import asked_for, looked_at, parse, prepared, trained
 from elman.checkpoint import RunFolder
 from elman.console import Report
 from elman.errors import ElmanError, OptionError
@@ -46,7 +46,7 @@ from elman.search import parted, search
 from elman.task import TASKS
 from elman.task.base import Scores
 from elman.tensors import flatten, read_tensors, rebuild
-from elman.train import Processes, check_same_data, joined, train
+from elman.train import Processes, joined, train
 
 USAGE = """elman: write the step; elman unfolds it through time.
 
@@ -162,15 +162,6 @@ def run_score(words: list[str]) -> int:
     else:
         report.scores(scores)
     return 0
-
-
-def looked_at(run: str, files: tuple[str, ...]) -> tuple[RunFolder, Any]:
-    """A run folder and its trained task; where no files are named, on the very data that it held back."""
-    folder = RunFolder.open(run)
-    task, config = trained(folder)
-    if not files:
-        check_same_data(task, config.get("data"), folder)
-    return folder, task
 
 
 def measured(console: Console, task: Any, files: tuple[str, ...], quiet: bool = False) -> Scores:

@@ -115,9 +115,9 @@ def choice(label: str, items: Mapping[str, str], play: bool = False) -> str:
     if play:
         names = escape(json.dumps(list(items)))
         control = (
-            f'<button type="button" class="play" aria-pressed="false">play</button> <label>{escape(label)} '
-            f'<output></output><input type="range" min="0" max="{len(items) - 1}" value="0" data-names="{names}">'
-            "</label>"
+            f'<button type="button" class="play" aria-pressed="false">play</button> <output></output> '
+            f'<label>{escape(label)}<input type="range" min="0" max="{len(items) - 1}" value="0" data-names="{names}">'
+            "</label>"  # the output stands outside, or it would be what the label names
         )
     else:
         options = "".join(f'<option value="{k}">{escape(name)}</option>' for k, name in enumerate(items))

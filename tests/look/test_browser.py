@@ -81,3 +81,37 @@ def test_markup_in_a_text_never_runs(here, capsys, browser):
         assert page.locator("img").count() == 0
         assert page.locator("script:not([type])").count() == 1
         assert "onerror=alert(2)" in page.locator("#reading").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("classify", "--hidden 4 --steps 2"),
+        ("regress", "--hidden 4 --steps 2 --quantiles 0.1,0.5,0.9"),
+        ("regress", "--recipe sine-cosine --steps 12"),
+        ("tag", "--hidden 4 --steps 2"),
+        ("translate", "--hidden 4 --steps 2"),
+        ("transcribe", "--hidden 4 --steps 2"),
+        ("caption", "--hidden 4 --steps 2"),
+    ],
+)
+def test_every_control_of_every_task_works(here, capsys, browser, task, words):
+    ran(capsys, "train", task, *words.split(), "--run", "run")
+    ran(capsys, "show", "run")
+    with opened(browser, here / "run/show.html") as page:
+        assert sum(works(page).values()) >= 1
+        assert page.locator("svg").count() >= 2
+
+
+def test_every_control_of_a_graph_works(here, capsys, browser):
+    ran(capsys, "graph", "lstm")
+    with opened(browser, here / "graph.html") as page:
+        assert works(page)["select"] == 1
+        assert page.locator("svg:visible").count() == 1
+
+
+def test_on_paper_all_choices_are_seen(here, capsys, browser):
+    ran(capsys, "graph", "gru")
+    with opened(browser, here / "graph.html") as page:
+        page.emulate_media(media="print")
+        assert page.locator("svg:visible").count() == page.locator("svg").count() == 3
