@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from elman.errors import OptionError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#2f7ed8", "#e8792b", "#3aa655", "#a45bc4", "#c9a227", "#d64545")
+WIDE = 10  # a score above it makes a scale that shows those below 1 too
 FEW = 12  # points
 
 
@@ -42,33 +44,57 @@ def tints(colour: str) -> Any:
 
 
 def training(run: Run) -> Figure:
-    """Training and validation loss, learning rate and gradient norm over steps, from the run's log."""
+    """Losses, the other scores, gradient norm, share of clipped steps and learning rate over steps, from the log."""
+    told = [record for record in run.log if "train" in record]
+    scores = {name: points for name in names_of(run) if (points := measured(run, name))}
+    losses = {"loss", *([] if run.higher or run.first is None else [run.first])}
+    others = {name: points for name, points in scores.items() if name not in losses}
     with drawing() as make:
-        figure: Figure = make.Figure(figsize=(9, 4.2), layout="constrained")
-        loss, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
-        told = [record for record in run.log if "train" in record]
-        steps = [record["step"] for record in told]
-        few = marks(len(told))
+        figure: Figure = make.Figure(figsize=(9, 5.6 if others else 4.2), layout="constrained")
+        rows = figure.subplots(3 if others else 2, 1, sharex=True, height_ratios=(2.2, *([1.2] if others else []), 1))
+        loss, below = rows[0], rows[-1]
+        steps, few = [record["step"] for record in told], marks(len(told))
         loss.plot(steps, [record["train"] for record in told], alpha=0.35, lw=0.8, color=COLOURS[0], **few)
         loss.plot(steps, [record["smoothed"] for record in told], label="training, smoothed", color=COLOURS[0], **few)
-        for name, colour in zip(names_of(run), COLOURS[1:]):
-            points = [(step, scores[name]) for step, scores in run.validations.items() if scores.get(name) is not None]
-            if points:
-                loss.plot(*zip(*points), "o-", ms=3, lw=1, label=f"validation: {name}", color=colour)
-        loss.set_ylabel("loss, scores")
-        loss.legend()
-        below.plot(steps, [record["norm"] for record in told], color=COLOURS[2], lw=1, **few)
-        below.set_yscale("log")
-        below.set_ylabel("gradient norm", color=COLOURS[2])
-        beside = below.twinx()
-        beside.plot(steps, [record["rate"] for record in told], color=COLOURS[3], lw=1, **few)
-        beside.set_ylabel("learning rate", color=COLOURS[3])
-        beside.grid(False)
-        below.set_xlabel("step")
+        for (name, points), colour in zip(scores.items(), cycle(COLOURS[1:])):
+            axes = rows[1] if name in others else loss
+            axes.plot(*zip(*points), "o-", ms=3, lw=1, label=f"validation: {name}", color=colour)
+        loss.set_ylabel("loss")
+        for axes in rows[:-1]:
+            axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        if others:
+            rows[1].set_ylabel("scores")
+            if max(v for points in others.values() for _, v in points) > WIDE:
+                rows[1].set_yscale("symlog", linthresh=1)
+        of_steps(below, told)
         below.set_xlim(0, 1.02 * max(1, run.steps))
-        if not told:
-            below.text(0.5, 0.5, "ended before its first report", transform=below.transAxes, ha="center", va="center")
         return figure
+
+
+def of_steps(axes: Any, told: Sequence[dict[str, Any]]) -> None:
+    """The gradient's norm before it is clipped, how many of the steps were, and the rate."""
+    steps, few = [record["step"] for record in told], marks(len(told))
+    axes.plot(steps, [record["norm"] for record in told], color=COLOURS[2], lw=1, **few)
+    axes.set_yscale("log")
+    axes.set_ylabel("gradient norm", color=COLOURS[2])
+    axes.set_xlabel("step")
+    beside = axes.twinx()
+    beside.plot(steps, [record["rate"] for record in told], color=COLOURS[3], lw=1, **few)
+    beside.set_ylabel("learning rate", color=COLOURS[3])
+    beside.grid(False)
+    clipped = [record.get("clipped", 0.0) for record in told]
+    if any(clipped):
+        shares = axes.twinx()
+        shares.bar(steps, clipped, 0.8 * (steps[-1] / len(steps)), color=COLOURS[1], alpha=0.3, label="clipped")
+        shares.set(ylim=(0, 1), yticks=[])
+        shares.legend(loc="upper right")
+    if not told:
+        axes.text(0.5, 0.5, "ended before its first report", transform=axes.transAxes, ha="center", va="center")
+
+
+def measured(run: Run, name: str) -> list[tuple[int, float]]:
+    """Steps and values of a score on the data held back."""
+    return [(step, value) for step, scores in run.validations.items() if (value := scores.get(name)) is not None]
 
 
 def marks(count: int) -> dict[str, Any]:

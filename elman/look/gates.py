@@ -63,7 +63,8 @@ def kept(reading: Reading, layer: str) -> Tensor | None:
     z, new, h = gates.get(f"{layer} update_gate"), gates.get(f"{layer} candidate"), states.get(f"{layer} h")
     if z is None or new is None or h is None or len(z) < 2:
         return None
-    before, after = h[: len(z) - 1], h[1 : len(z)]
+    h = h[reading.start :][: len(z)]
+    before, after = h[:-1], h[1:]
     for share in (z[1:], 1 - z[1:]):
         if torch.allclose(share * before + (1 - share) * new[1:], after, atol=1e-4):
             return share

@@ -31,21 +31,24 @@ def section(view: Read) -> Section:
     """The text with its controls, and the table of units."""
     found, r = found_in(view), view.reading
     values = r.states | r.gates
-    shown = min(SHOWN, len(view.pieces))
+    part = slice(r.start, r.start + SHOWN)
+    shown = len(view.pieces[part])
     kept = units_kept(view, found)
-    tracks = {name: {str(unit): packed(values[name][:shown, unit]) for unit in units} for name, units in kept.items()}
+    cut = {name: value[part] for name, value in r.states.items()} | {k: v[:shown] for k, v in r.gates.items()}
+    tracks = {name: {str(unit): packed(cut[name][:, unit]) for unit in units} for name, units in kept.items()}
     data = {
-        "pieces": view.pieces[:shown],
-        "surprise": [None if math.isnan(v) else round(v, 2) for v in r.surprise[:shown].tolist()],
-        "expected": view.expected[:shown],
-        "p": [[round(p, 3) for p in row] for row in r.p[:shown].tolist()],
+        "pieces": view.pieces[part],
+        "surprise": [None if math.isnan(v) else round(v, 2) for v in r.surprise[part].tolist()],
+        "expected": view.expected[part],
+        "p": [[round(p, 3) for p in row] for row in r.p[part].tolist()],
         "tracks": tracks,
     }
     H = next(iter(values.values())).shape[1]
     note = (
-        f"The first {shown:,} of the {len(view.pieces):,} symbols that were read; of {H:,} units in each of "
+        f"Symbols {r.start + 1:,} to {r.start + shown:,} of the {len(view.pieces):,} that were read, where "
+        f"many kinds are frequent; of {H:,} units in each of "
         f"{len(values)} states and gates those that track something, and those that vary most: "
-        f"{sum(map(len, kept.values())):,} in all. Move over the text, or go through it with the arrow keys."
+        f"{sum(map(len, kept.values())):,} in all. Orange is above a unit's mean, blue below. Move over the text, or go through it with the arrow keys."
     )
     body = f"""{table(found)}
 <p><label>tint by <select id="values"></select></label> <label>unit <select id="unit"></select></label></p>
@@ -89,8 +92,8 @@ def units_kept(view: Read, found: list[Tracking]) -> dict[str, list[int]]:
 
 
 def packed(track: Tensor) -> str:
-    """A unit's values as signed bytes in base64, its greatest at 127; what never goes below 0 is set about its mean."""
-    centred = track - track.mean() if track.min() >= 0 else track
+    """A unit's values about their mean, as signed bytes in base64, the farthest at 127."""
+    centred = track - track.mean()
     scale = float(centred.abs().max()) or 1.0
     whole: Any = (centred / scale * 127).round().to(torch.int8).numpy()
     return base64.b64encode(whole.tobytes()).decode()

@@ -98,7 +98,7 @@ def told(options: dict[str, Any]) -> dict[str, Any]:
 def trained(folder: RunFolder, run: Run) -> Section:
     """The curves, and the samples as they evolved, with a line over the curve at the moment of each."""
     figure = training(run)
-    said = f"Loss, gradient norm and learning rate over {run.steps:,} steps."
+    said = f"Losses and scores, gradient norm, share of steps clipped and learning rate over {run.steps:,} steps."
     body, found = picture(figure, said), samples(folder)
     if not found:
         return Section("Training", body, figures={"training": figure})

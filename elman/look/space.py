@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLOUD = 3000  # states drawn as points
-PATH = 40  # symbols, at the end, through which the path is drawn
+PATH = 25  # symbols, at the end, through which the path is drawn
 KINDS = {
     "letters": str.isalpha, "digits": str.isdigit, "line ends": lambda s: "\n" in s, "spaces": str.isspace,
     "other": lambda s: True,
@@ -60,7 +60,7 @@ def space(view: Space) -> Figure:
                     axes.scatter(at[:, 0], at[:, 1], s=60, marker=mark, label=name, **style)
         for axis, k in ((axes.xaxis, 0), (axes.yaxis, 1)):
             axis.set_label_text(f"component {k + 1}: {float(share[k]):.0%} of the variance")
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), markerscale=3)
         return figure
 
 

@@ -24,7 +24,7 @@ class Reading:
 
     surprise: -log p of each symbol in nats, (N,), NaN for the first; expected, p: the numbers of the most probable next
     symbols and their probabilities, (N, 5); states: what is carried on, (N, H), by name, as "layer 1 c"; gates: what
-    else the steps watch, for the first symbols alone, (M, H).
+    else the steps watch, for M symbols from `start` on alone, (M, H).
     """
 
     surprise: Tensor
@@ -32,6 +32,7 @@ class Reading:
     p: Tensor
     states: dict[str, Tensor]
     gates: dict[str, Tensor]
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,14 @@ def read(model: LanguageModel, ids: Tensor, reset: Tensor | None = None) -> Read
     """Read symbols (N,), from an empty context; reset (N, 1): where documents begin."""
     model.eval()
     states, gates = watchable(model.recurrent)
+    first = most_varied(ids)
     state, logits = model.initial(1), []
     found: dict[str, list[Tensor]] = {}
     begins = [None] * len(ids) if reset is None else reset.split(CHUNK)
     for k, (part, begin) in enumerate(zip(ids.split(CHUNK), begins)):
-        y, state, seen = model(part[:, None], state, begin, watch=(*states, *gates) if k < GATED else states)
+        y, state, seen = model(
+            part[:, None], state, begin, watch=(*states, *gates) if first <= k < first + GATED else states
+        )
         logits.append(y[:, 0])
         for i, layer in enumerate(seen):
             for name, value in layer.items():
@@ -84,8 +88,17 @@ def read(model: LanguageModel, ids: Tensor, reset: Tensor | None = None) -> Read
     surprise[1:] = -log_p[:-1].gather(1, ids[1:, None])[:, 0]
     p, expected = log_p.exp().topk(min(EXPECTED, log_p.shape[1]))
     values = {name: torch.cat(parts) for name, parts in found.items()}
-    parts = [{name: v for name, v in values.items() if (name.split()[-1] in states) is kept} for kept in (True, False)]
-    return Reading(surprise, expected, p, *parts)
+    kept, rest = (
+        {n: v for n, v in values.items() if (n.split()[-1] in states) is is_state} for is_state in (True, False)
+    )
+    return Reading(surprise, expected, p, kept, rest, first * CHUNK)
+
+
+def most_varied(ids: Tensor) -> int:
+    """The chunk from which on symbols are spread most evenly, by the sum of the logs of their counts, in as many chunks
+    as gates are kept of: marks count much where there are some of many kinds."""
+    firsts = range(max(1, len(ids) // CHUNK - GATED + 1))
+    return max(firsts, key=lambda k: float(ids[k * CHUNK : (k + GATED) * CHUNK].bincount().log1p().sum()))
 
 
 def watchable(layer: nn.Module) -> tuple[Sequence[str], Sequence[str]]:

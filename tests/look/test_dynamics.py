@@ -87,6 +87,23 @@ def test_a_network_without_memory_keeps_nothing_of_a_symbol(ids):
         assert not found[1:].any()
 
 
+@pytest.mark.parametrize("cell", [GRU, LSTM])
+def test_gates_are_kept_where_a_text_is_most_varied(cell):
+    torch.manual_seed(0)
+    ids = torch.zeros(8 * 512, dtype=torch.int64)
+    ids[4 * 512 :] = torch.arange(4 * 512) % V
+    model = LanguageModel(V, cell, 6, 1, 4)
+    found = read(model, ids)
+    assert found.start == 3 * 512
+    gate, h = found.gates["layer 1 update_gate" if cell is GRU else "layer 1 output_gate"], found.states["layer 1 h"]
+    assert len(gate) == 5 * 512
+    if cell is LSTM:
+        c = found.states["layer 1 c"][3 * 512 :]
+        assert torch.allclose(gate * c.tanh(), h[3 * 512 :], atol=1e-6)
+    else:
+        assert torch.equal(kept(found, "layer 1"), gate[1:])
+
+
 def test_too_short_a_text_has_no_effect_to_tell(ids):
     model = LanguageModel(V, Elman, 5, 1, 4)
     assert effect(model, ids[:130]) is None
