@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from elman.checkpoint import RunFolder
 from elman.look.show import samples
 
-SHOWN = (0, 100, 400, 1000)  # steps whose samples stand beside the curve
+SHOWN = (0, 100, 400, 2000)  # steps whose samples stand beside the curve
 
 
 def main(run: Path, picture: Path) -> None:

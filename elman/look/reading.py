@@ -48,7 +48,8 @@ def section(view: Read) -> Section:
         f"Symbols {r.start + 1:,} to {r.start + shown:,} of the {len(view.pieces):,} that were read, where "
         f"many kinds are frequent; of {H:,} units in each of "
         f"{len(values)} states and gates those that track something, and those that vary most: "
-        f"{sum(map(len, kept.values())):,} in all. Orange is above a unit's mean, blue below. Move over the text, or go through it with the arrow keys."
+        f"{sum(map(len, kept.values())):,} in all. Orange is above a unit's mean, blue below. "
+        "Move over the text, or go through it with the arrow keys."
     )
     body = f"""{table(found)}
 <p><label>tint by <select id="values"></select></label> <label>unit <select id="unit"></select></label></p>
