@@ -76,6 +76,7 @@ def of_steps(axes: Any, told: Sequence[dict[str, Any]]) -> None:
     steps, few = [record["step"] for record in told], marks(len(told))
     axes.plot(steps, [record["norm"] for record in told], color=COLOURS[2], lw=1, **few)
     axes.set_yscale("log")
+    plain(axes.yaxis)
     axes.set_ylabel("gradient norm", color=COLOURS[2])
     axes.set_xlabel("step")
     beside = axes.twinx()
@@ -95,6 +96,18 @@ def of_steps(axes: Any, told: Sequence[dict[str, Any]]) -> None:
 def measured(run: Run, name: str) -> list[tuple[int, float]]:
     """Steps and values of a score on the data held back."""
     return [(step, value) for step, scores in run.validations.items() if (value := scores.get(name)) is not None]
+
+
+def plain(axis: Any) -> None:
+    """Numbers on a log scale as 0.01 and 1e-06, at the powers alone, or at others too where it has no two of them."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    base = axis.get_transform().base
+    few = high / low < base**2
+    axis.set_major_locator(LogLocator(base, subs=(1.0, 2.0, 5.0) if few and base == 10 else (1.0,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def marks(count: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from elman.look.curves import COLOURS, drawing
+from elman.look.curves import COLOURS, drawing, plain
 from elman.look.page import Section, picture
 from elman.task.inside import Reading
 
@@ -31,7 +31,7 @@ def gates(reading: Reading) -> Figure:
             for axes, kind in zip(row, kinds):
                 value = found[f"{layer} {kind}"]
                 shares = value.histc(BINS, 0, 1) / value.numel()
-                axes.bar([(k + 0.5) / BINS for k in range(BINS)], shares.tolist(), 1 / BINS, color=COLOURS[0])
+                axes.stairs(shares.tolist(), torch.linspace(0, 1, BINS + 1).tolist(), fill=True, color=COLOURS[0])
                 shut, wide = ((value < SHUT).float().mean(), (value > OPEN).float().mean())
                 axes.set_title(f"{layer}, {kind.replace('_', ' ')}\nshut {shut:.0%}, open {wide:.0%}", fontsize=8)
                 axes.set_yticks([])
@@ -83,8 +83,11 @@ def constants(found: dict[str, Tensor]) -> Figure:
         axes = figure.subplots()
         low = min(float(value.min()) for value in found.values())
         edges = torch.logspace(math.log10(low), math.log10(LONGEST), BINS + 1).tolist()
-        axes.hist([value.tolist() for value in found.values()], edges, label=[*found], stacked=True)
+        axes.hist(
+            [value.tolist() for value in found.values()], edges, label=[*found], stacked=True, histtype="stepfilled"
+        )
         axes.set(xscale="log", xlabel="time constant, steps", ylabel="units")
+        plain(axes.xaxis)
         axes.legend()
         return figure
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from elman.look.curves import drawing
+from elman.look.curves import drawing, plain
 from elman.look.page import INK, Section, picture
 from elman.task.dynamics import Effect
 from elman.task.inside import Reach
@@ -31,6 +31,8 @@ def reach(view: Reach) -> Figure:
         )
         axes.set(xscale="log", yscale="log", xlabel="lag k, steps", ylabel="|dL(t) / dh(t-k)|")
         axes.set_xscale("log", base=2)
+        for axis in (axes.xaxis, axes.yaxis):
+            plain(axis)
         axes.legend()
         return figure
 
@@ -60,6 +62,8 @@ def effect(view: Effect) -> Figure:
         axes.annotate(" unrelated texts", (0, 1), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
         axes.set(xscale="log", yscale="log", xlabel="steps, 1: the exchanged symbol itself", ylabel="distance")
         axes.set_xscale("log", base=2)
+        for axis in (axes.xaxis, axes.yaxis):
+            plain(axis)
         axes.legend()
         return figure
 

@@ -97,7 +97,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "series": Recipe(
         Options(
-            block=8, both=True, hidden=64, batch=16, rate=3e-3, augment=1.0, dropout=0.3, pool="mean", average=0.98,
+            block=8, both=True, hidden=128, batch=16, rate=3e-3, augment=2.0, dropout=0.3, pool="mean", average=0.98,
             validation="0",
         ),
         "short time series, few of them, by eight values; all are trained on",

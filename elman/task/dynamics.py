@@ -14,7 +14,7 @@ from elman.task.language import LanguageModel
 
 LED_IN = 64  # symbols read before one is exchanged
 FOLLOWED = 256  # steps after it
-EXCHANGED = 64  # places at which one is
+EXCHANGED = 32  # places at which one is
 SMALL = 128  # numbers in a state of which fixed points are looked for
 STARTS = 48  # states from which they are
 

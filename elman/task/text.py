@@ -29,7 +29,7 @@ from elman.task.text_model import build_model, vanilla
 from elman.task.text_options import RECIPES, Options
 
 LOOKED_AT = 30_000  # symbols that views read
-REACHES, LONGEST = 16, 512  # streams and steps over which gradients are followed back
+REACHES, LONGEST = 8, 257  # streams and steps over which gradients are followed back
 STREAMS = 32  # while training, the validation part is read in so many streams side by side
 
 

@@ -92,7 +92,7 @@ def check(options: Options) -> None:
 
 
 RECIPES: dict[str, Recipe] = {
-    "default": Recipe(Options(), "a small LSTM, three minutes on two cores", steps=2000),
+    "default": Recipe(Options(), "a small LSTM, two minutes on two cores", steps=2000),
     "good": Recipe(
         Options(
             cell="layer-norm-lstm", hidden=512, dropout=0.4, reset=0.1, rate=5e-3, average=0.999,
