@@ -23,7 +23,7 @@ def main(run: Path, picture: Path) -> None:
     for name, label, style in (("smoothed", "training, smoothed", "-"), ("validation", "validation", "o")):
         points = [(r["step"], r[name]["stateful"] if name == "validation" else r[name]) for r in log if name in r]
         curve.plot(*zip(*points), style, label=label)
-    curve.set(xlabel="step", ylabel="nats per character", title="The loss falls ...", ylim=(1, None))
+    curve.set(xlabel="step", ylabel="nats per character", title="The loss falls ...", ylim=(0.8, None))
     curve.grid(alpha=0.3)
     curve.legend()
     text.set_axis_off()
