@@ -4,6 +4,7 @@ import json
 import math
 import re
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -311,9 +312,10 @@ def test_names_with_markup_or_dollars_in_them_stay_text(here, capsys):
 
 def test_a_single_report_is_a_point(csv, capsys):
     ran(capsys, "train", "regress", csv, *AHEAD, "--report-every", "4")
-    loss, below, rate = training(Run.read(csv.parent / "runs/regress")).axes
-    for axes in (loss, below, rate):
-        assert axes.lines
+    figure = training(Run.read(csv.parent / "runs/regress"))
+    drawn = {axes.get_ylabel(): axes for axes in figure.axes if axes.lines}
+    assert [*drawn] == ["loss", "scores", "gradient norm", "learning rate"]
+    for axes in drawn.values():
         for line in axes.lines:
             assert (len(line.get_xdata()), line.get_marker()) == (1, "o")
 
@@ -326,3 +328,18 @@ def test_answers_far_off_are_said_to_be_out_of_the_picture():
     assert fits.limits([near, far], 0) == pytest.approx((-0.1, 2.1))  # one range of what is right beyond, and a margin
     assert "out of the picture" not in fits.learning(Learning({0: near})).body
     assert "out of the picture" in fits.learning(Learning({0: near, 1: far})).body
+
+
+def test_clipped_steps_and_scores_of_other_scales_have_places_of_their_own():
+    log = [
+        {"step": k, "seconds": k, "train": 1 / k, "smoothed": 1 / k, "norm": 2.0, "rate": 0.1, "clipped": (k % 2) / 2,
+         "validation": {"BLEU": 10.0 * k, "exact": 0.1, "loss": 2 / k}}
+        for k in range(1, 6)
+    ]  # fmt: skip
+    figure = training(Run(Path("run"), "translate", {}, tuple(log)))
+    drawn = {axes.get_ylabel(): axes for axes in figure.axes}
+    assert [line.get_label() for line in drawn["loss"].lines][1:] == ["training, smoothed", "validation: loss"]
+    assert [line.get_label() for line in drawn["scores"].lines] == ["validation: BLEU", "validation: exact"]
+    assert drawn["scores"].get_yscale() == "symlog"
+    bars = next(axes.patches for axes in figure.axes if axes.patches)
+    assert [bar.get_height() for bar in bars] == [0.5, 0.0, 0.5, 0.0, 0.5]
