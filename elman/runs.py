@@ -60,14 +60,14 @@ class Run:
         return next((name for scores in self.validations.values() for name in scores), None)
 
     @property
-    def higher(self) -> bool:
-        """Whether the first score is better when it is higher."""
-        return TASKS[self.task].higher
+    def losses(self) -> tuple[str, ...]:
+        """The names of the scores that are in the unit of the training loss."""
+        return TASKS[self.task].losses
 
     @property
     def best(self) -> int | None:
         """The step at which the first score was best; of equals, the last."""
-        sign = 1 if self.higher else -1
+        sign = 1 if TASKS[self.task].higher else -1
         known = [(sign * value, step) for step in self.validations if (value := self.score(step)) is not None]
         return max(known)[1] if known else None
 

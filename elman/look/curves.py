@@ -47,8 +47,7 @@ def training(run: Run) -> Figure:
     """Losses, the other scores, gradient norm, share of clipped steps and learning rate over steps, from the log."""
     told = [record for record in run.log if "train" in record]
     scores = {name: points for name in names_of(run) if (points := measured(run, name))}
-    losses = {"loss", *([] if run.higher or run.first is None else [run.first])}
-    others = {name: points for name, points in scores.items() if name not in losses}
+    others = {name: points for name, points in scores.items() if name not in run.losses}
     with drawing() as make:
         figure: Figure = make.Figure(figsize=(9, 5.6 if others else 4.2), layout="constrained")
         rows = figure.subplots(3 if others else 2, 1, sharex=True, height_ratios=(2.2, *([1.2] if others else []), 1))

@@ -70,6 +70,8 @@ class Task(ABC):
     """The names of `files`."""
     higher: ClassVar[bool] = False
     """The first score is better when it is higher."""
+    losses: ClassVar[tuple[str, ...]] = ("loss",)
+    """The scores of `validate` that are in the unit of the training loss."""
     writes: ClassVar[bool] = False
     """The model writes by itself, as elman sample lets it, in place of answering to input."""
 

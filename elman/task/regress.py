@@ -41,6 +41,7 @@ class Regress(Rows):
     name: ClassVar[str] = "regress"
     file_names: ClassVar[tuple[str, ...]] = ("regress.json",)
     options_type: ClassVar[type[Options]] = Options
+    losses: ClassVar[tuple[str, ...]] = ("pinball", "MSE", "memoryless MSE")
     recipes: ClassVar[dict[str, Recipe]] = RECIPES
     examples: ClassVar[tuple[str, ...]] = (
         "elman train regress                                         forecast days made here, half a minute",

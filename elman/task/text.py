@@ -41,6 +41,7 @@ class Text(Task):
     writes: ClassVar[bool] = True
     model: LanguageModel
     options_type: ClassVar[type[Options]] = Options
+    losses: ClassVar[tuple[str, ...]] = ("stateful", "windows of 256")
     recipes: ClassVar[dict[str, Recipe]] = RECIPES
     examples: ClassVar[tuple[str, ...]] = (
         "elman train text                                  learn Python from its standard library",
@@ -211,12 +212,14 @@ class Text(Task):
         return (end - start) / self.options.window
 
     def validate(self) -> Scores:
-        """The validation part, the state carried, in 32 streams."""
+        """The validation part, the state carried, in 32 streams; and by windows, where it is as long as one."""
         if not self.has_validation:
             return {}
         streams = min(STREAMS, len(self.validation) - 1)
         nats = stateful_loss(self.model, self.validation, streams, begins=self._held_begins)
-        return {"stateful": Score(nats, self.in_units(nats))}
+        by_windows = window_loss(self.model, self.validation, begins=self._held_begins)
+        found = {"stateful": nats, **({} if by_windows is None else {"windows of 256": by_windows})}
+        return {name: Score(value, self.in_units(value)) for name, value in found.items()}
 
     def gradient_by_lag(self) -> dict[int, float]:
         """Over the first window of the training part, from an empty context."""

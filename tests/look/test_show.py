@@ -36,6 +36,8 @@ def test_a_page_of_a_text_run(run, capsys):
     assert ran(capsys, "show", "runs/text").strip() == "runs/text/show.html"
     text = (run / "show.html").read_text()
     assert "<svg role=" in text
+    for protocol in ("stateful", "windows of 256"):
+        assert f">validation: {protocol}</text>" in text
     assert not re.search(r'(src|href)="http', text)
     steps = [step for step, sample, x in data_of(text, "samples")]
     assert steps == [0, 10, 20]
