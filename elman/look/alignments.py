@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from elman.look.curves import COLOURS, drawing, tints
-from elman.look.page import Section, choice, escape, picture
+from elman.look.page import Section, choice, described, picture
 from elman.task.alignment import Alignments, Translation, bare
 
 if TYPE_CHECKING:
@@ -40,12 +40,11 @@ def section(view: Alignments) -> Section:
     items, figures = {}, {}
     for number, (source, made, right) in enumerate(zip(view.sources, view.made, view.right), 1):
         rows = {"source": source, "translation": made.text} | ({} if right is None else {"reference": right})
-        body = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items())
         drawn = ""
         if made.source and made.target:
             figures[f"alignment-{number}"] = figure = heat(made)
             drawn = picture(figure, said(made))
-        items[f"{number}: {source[:NAME]}"] = f"<dl>{body}</dl>{drawn}"
+        items[f"{number}: {source[:NAME]}"] = f"{described(rows.items())}{drawn}"
     few = f"{len(view.made):,} of {view.of:,}, evenly spread" if len(view.made) < view.of else f"All {view.of:,}"
     how = "Before each piece the network weighs those of the source: the stronger the colour, the more."
     note = f"<p class='note'>{few}. {how}</p>"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elman.look.curves import COLOURS, drawing, tints
-from elman.look.page import Section, choice, escape, picture
+from elman.look.page import Section, choice, described, picture
 from elman.task.gazes import Gaze, Gazes
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def section(view: Gazes) -> Section:
         if gaze.pixels is not None:
             figures[f"caption-{number}"] = figure = looks(gaze)
             drawn = picture(figure, said(gaze))
-        body = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows)
-        items[f"{number}: {caption[:NAME]}"] = f"<dl>{body}</dl>{drawn}"
+        items[f"{number}: {caption[:NAME]}"] = f"{described(rows)}{drawn}"
     return Section(
         "What it sees, and where", f"<p class='note'>{note(view)}</p>{choice('picture', items)}", {}, figures
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from elman.look.curves import drawing, plain
 from elman.look.page import INK, Section, picture
@@ -29,12 +29,17 @@ def reach(view: Reach) -> Figure:
         axes.annotate(
             f" window of {view.window}", (view.window, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8
         )
-        axes.set(xscale="log", yscale="log", xlabel="lag k, steps", ylabel="|dL(t) / dh(t-k)|")
-        axes.set_xscale("log", base=2)
-        for axis in (axes.xaxis, axes.yaxis):
-            plain(axis)
-        axes.legend()
+        over_steps(axes, "lag k, steps", "|dL(t) / dh(t-k)|")
         return figure
+
+
+def over_steps(axes: Any, steps: str, size: str) -> None:
+    """Both axes on log scales with plain numbers, steps by their doubling, and a legend."""
+    axes.set(xlabel=steps, ylabel=size, yscale="log")
+    axes.set_xscale("log", base=2)
+    for axis in (axes.xaxis, axes.yaxis):
+        plain(axis)
+    axes.legend()
 
 
 def section(view: Reach) -> Section:
@@ -60,11 +65,7 @@ def effect(view: Effect) -> Figure:
             axes.plot(range(1, len(found) + 1), found.clamp(min=FLOOR).tolist(), style[1:], lw=1.2, label=name)
         axes.axhline(1, color=INK, lw=0.8, ls=":")
         axes.annotate(" unrelated texts", (0, 1), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
-        axes.set(xscale="log", yscale="log", xlabel="steps, 1: the exchanged symbol itself", ylabel="distance")
-        axes.set_xscale("log", base=2)
-        for axis in (axes.xaxis, axes.yaxis):
-            plain(axis)
-        axes.legend()
+        over_steps(axes, "steps, 1: the exchanged symbol itself", "distance")
         return figure
 
 

@@ -68,7 +68,6 @@ def page(title: str, about: Mapping[str, str], sections: Iterable[Section]) -> s
     """The whole page as HTML. Titles and `about` are plain text."""
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in about.items())
     parts = [part for section in sections for part in laid_out(section)]
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -82,7 +81,7 @@ def page(title: str, about: Mapping[str, str], sections: Iterable[Section]) -> s
 </head>
 <body>
 <h1>{escape(title)}</h1>
-<dl>{rows}</dl>
+{described(about.items())}
 <main>{"".join(parts)}</main>
 <script>{script}</script>
 </body>
@@ -96,6 +95,11 @@ def laid_out(section: Section) -> Iterable[str]:
     for name, value in section.data.items():
         yield f'<script type="application/json" id="{name}-data">{as_data(value)}</script>'
     yield "</section>"
+
+
+def described(rows: Iterable[tuple[str, str]]) -> str:
+    """Rows of name and text, both plain, as a list."""
+    return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows) + "</dl>"
 
 
 def escape(text: object) -> str:

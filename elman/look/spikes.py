@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from elman.look.curves import COLOURS, drawing
-from elman.look.page import INK, Section, choice, escape, picture
+from elman.look.page import INK, Section, choice, described, escape, picture
 from elman.task.spikes import Heard, Spike, Spikes
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def section(view: Spikes) -> Section:
         rows = {"recording": heard.name} | ({} if heard.said is None else {"said": heard.said}) | {"heard": heard.heard}
         if heard.rates is not None:
             rows["wrong"] = "{:.0%} of words, {:.0%} of characters".format(*heard.rates)
-        body = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items())
-        items[f"{number}: {heard.heard[:60]}"] = f"<dl>{body}</dl>{picture(figure, said(heard))}"
+        items[f"{number}: {heard.heard[:60]}"] = f"{described(rows.items())}{picture(figure, said(heard))}"
     return Section(
         "What it hears, and when", f"<p class='note'>{note(view)}</p>{choice('recording', items)}", {}, figures
     )
