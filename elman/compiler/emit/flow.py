@@ -34,6 +34,8 @@ class Flow:
     def __init__(self, target: Target, dtype: str = "f32", name: str = "elman") -> None:
         self.target = target
         self.paired = dtype == "bf16"
+        self.tiled = self.paired and target.multiplies_tiles
+        self.whole = 16 if self.tiled else 1  # elements of K are counted in so many
         self.dtype = "f32" if self.paired else dtype
         self.bits = {"f32": 32, "f64": 64}[self.dtype]
         self.lanes = target.lanes(self.bits)
@@ -45,11 +47,13 @@ class Flow:
 
     def elements(self, K: int) -> int:
         """So many elements hold K operands of a product."""
-        return -(-K // 2) if self.paired else K
+        return -(-K // (2 * self.whole)) * self.whole if self.paired else K
 
     def elements_int(self, K: Value) -> Value:
         """The same of an i64."""
-        return self.div_int(self.add_int(K, 1), 2) if self.paired else K
+        steps = 2 * self.whole
+        whole = self.div_int(self.add_int(K, steps - 1), steps)
+        return self.mul_int(whole, self.whole) if self.paired else K
 
     def paired_width(self, K: int) -> int:
         """Elements of a row of K rounded numbers, in whole vectors; none where nothing is rounded."""

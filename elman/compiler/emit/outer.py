@@ -12,9 +12,10 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from elman.compiler.emit import native, threads
+from elman.compiler.emit import native, threads, tiles
 from elman.compiler.emit.llvm import Build, Value, i64, pointer
 from elman.compiler.emit.pairs import element, multiply_add
 from elman.compiler.emit.target import Target, host
@@ -26,6 +27,7 @@ FEW = 2  # rows for which there is a smaller tile
 UNROLL = 2  # steps of K in one turn of the loop
 DEPTH = 384  # the most steps of K between two visits to out; fewer, so that all visits are as long
 CHUNK = 1 << 19  # bytes of a that are copied at once: with a panel of b they fit into the second cache
+LARGE = 1 << 20  # the same where there are tiles: such processors have 2 MB of it, and copies cost them more
 SLOTS = ("a", "lda", "b", "ldb", "out", "ldo", "K", "M", "N", "scratch", "scratch elements per thread")
 ALONE = 1_500_000  # multiplications below which waking another thread costs more than it saves
 
@@ -35,20 +37,22 @@ class Outers:
     """The address of `outer(block, thread, threads)` for one target and element type, and the sizes it works in."""
 
     outer: int
-    strip: int  # columns of a that are copied side by side
-    panel: int  # columns of a register tile
-    bits: int  # of an element
-    rows: int  # of K in an element of a copy
+    sizes: Build
+
+    @property
+    def strip(self) -> int:
+        """Columns of a that are copied side by side."""
+        return _strip(self.sizes)
 
     @property
     def strips(self) -> int:
         """The most strips of a that a thread holds a copy of."""
-        return max(CHUNK // (DEPTH * self.strip * self.bits // 8), 1)
+        return max(_chunk(self.sizes) // (DEPTH * self.strip * self.sizes.bits // 8), 1)
 
     def scratch(self, M: int, N: int, K: int) -> int:
         """Elements of scratch that each thread needs: a panel and the strips. Whole cache lines."""
         strips = min(self.strips, -(-max(M, N) // self.strip))  # either factor may be the one in strips
-        return -(-min(-(-K // self.rows), DEPTH) * (self.panel + strips * self.strip) // 16) * 16
+        return -(-min(self.sizes.elements(K), DEPTH) * (self.sizes.panel + strips * self.strip) // 16) * 16
 
 
 @functools.cache
@@ -63,7 +67,7 @@ def outers(dtype: str = "f32", target: Target | None = None) -> Outers:
 
     sizes = Build(target, dtype)
     address = native.load("outer", dtype, build, target).address("outer")
-    return Outers(address, _strip(sizes), sizes.panel, sizes.bits, 2 if sizes.paired else 1)
+    return Outers(address, sizes)
 
 
 def scratch_elements(dtype: str, target: Target | None, M: int, N: int, K: int, count: int) -> int:
@@ -99,7 +103,7 @@ def outer(a: "Tensor", b: "Tensor", out: "Tensor", dtype: str, target: Target | 
     work = K * M * N
     count = 1 if work < ALONE else min(torch.get_num_threads(), 2 * work // ALONE)
     each = made.scratch(M, N, K)
-    size = each * count * made.bits // 8
+    size = each * count * made.sizes.bits // 8
     if _kept.size < size:
         _kept.memory = torch.empty(size + 64, dtype=torch.uint8)
         _kept.size, _kept.address = size, -(-_kept.memory.data_ptr() // 64) * 64
@@ -117,14 +121,20 @@ def emit_outer(build: Build) -> None:
     out[m*ldo + n] = sum over k of a[k*lda + m] * b[k*ldb + n], for k < K, m < M, n < N. Nothing else is read or
     written but the thread's own part of the scratch, and no thread waits for another.
     """
-    panels = [_emit_panel(build, vectors) for vectors in range(1, build.target.tile_vectors + 1)]
-    strips = _emit_strips(build)
+    if build.tiled:
+        strips = tiles.emit_strips(build)
+        panels = [tiles.emit_panel(build, partial(_spread, build))] * build.target.tile_vectors
+    else:
+        panels = [_emit_panel(build, vectors) for vectors in range(1, build.target.tile_vectors + 1)]
+        strips = _emit_strips(build)
     width, high = build.panel, _strip(build)
-    chunk = Outers(0, high, width, build.bits, 1).strips * high
+    chunk = Outers(0, build).strips * high
     with build.function("outer", [pointer, i64, i64]) as (block, thread, count):
         a, b, out, scratch = (build.read_pointer(block, slot) for slot in (0, 2, 4, 9))
         lda, ldb, ldo, K, M, N, each = (build.read_int(block, slot) for slot in (1, 3, 5, 6, 7, 8, 10))
         swap = _swapped(build, M, N)
+        if build.tiled:
+            tiles.configure(build, [tiles.SIDE] * 8)
         pairs = ((a, b), (lda, ldb), (M, N), (ldo, build.c(1)))
         (a, b), (lda, ldb), (M, N), (down, across) = (
             (build.b.select(swap, y, x), build.b.select(swap, x, y)) for x, y in pairs
@@ -133,7 +143,7 @@ def emit_outer(build: Build) -> None:
         panel_copy = build.at(scratch, build.mul_int(each, thread))
         elements = build.elements_int(K)
         visits = build.max_int(_ceil(build, elements, DEPTH), 1)  # one at least: no rows give zeros
-        depth = _ceil(build, elements, visits)
+        depth = build.mul_int(_ceil(build, _ceil(build, elements, visits), build.whole), build.whole)
         strip_copies = build.at(panel_copy, build.mul_int(depth, width))
 
         def visit(v: Value, _: list[Value]) -> None:
@@ -160,10 +170,14 @@ def emit_outer(build: Build) -> None:
             build.loop(bottom, part, start=top, step=chunk)
 
         build.loop(visits, visit)
+        if build.tiled:
+            tiles.release(build)
 
 
 def _swapped(build: Build, M: Value, N: Value) -> Value:
     """Whether b should go into strips and a into panels, so that less of the tiles is empty: N = 1, 17 or 33, say."""
+    if build.tiled:  # by squares, both ways alike
+        return build.compare("!=", 0, 0)
     plain, other = (
         build.mul_int(_ceil(build, rows, build.target.tile_rows), _ceil(build, columns, build.lanes))
         for rows, columns in ((M, N), (N, M))
@@ -173,7 +187,7 @@ def _swapped(build: Build, M: Value, N: Value) -> Value:
 
 def _part(build: Build, M: Value, N: Value, thread: Value, count: Value) -> list[tuple[Value, Value]]:
     """The rows and the columns of out, from and to, that are this thread's: the threads form the cheapest grid."""
-    sizes, totals = (build.target.tile_rows, build.panel), (M, N)
+    sizes, totals = (tiles.HALF if build.tiled else build.target.tile_rows, build.panel), (M, N)
     units = [_ceil(build, total, size) for total, size in zip(totals, sizes)]
 
     def grid(tall: Value, best: list[Value]) -> list[Value]:
@@ -247,9 +261,14 @@ def _reader(build: Build, start: Value, stride: Value, left: Value | None) -> Ca
     return read
 
 
+def _chunk(build: Build) -> int:
+    """Bytes of a that are copied at once."""
+    return LARGE if build.tiled else CHUNK
+
+
 def _strip(build: Build) -> int:
     """Columns of a strip of a, S: whole vectors, so that the copy is quick, and whole tiles."""
-    return math.lcm(build.target.tile_rows, build.lanes)
+    return tiles.HALF if build.tiled else math.lcm(build.target.tile_rows, build.lanes)
 
 
 def _emit_panel(build: Build, vectors: int) -> Value:
@@ -347,10 +366,22 @@ def _scatter(
     """Write the sums to places of any strides, or add them, element by element: `held` has space for its rows."""
     for n, total in enumerate(sums):
         build.store(total, build.at(held[0], n * build.lanes))
-    width = len(sums) // held[1] * build.lanes
+    _spread(build, held[0], len(sums) // held[1] * build.lanes, out, strides, sizes, again)
+
+
+def _spread(
+    build: Build,
+    held: Value,
+    width: int,
+    out: Value,
+    strides: tuple[Value, Value],
+    sizes: tuple[Value, Value],
+    again: Value,
+) -> None:
+    """Write numbers that lie in rows of this width, or add them, element by element."""
 
     def column(c: Value, _: list[Value]) -> None:
-        source, target = build.at(held[0], c), build.at(out, build.mul_int(c, strides[1]))
+        source, target = build.at(held, c), build.at(out, build.mul_int(c, strides[1]))
 
         def row(r: Value, _: list[Value]) -> None:
             place = build.at(target, build.mul_int(r, strides[0]))

@@ -3,12 +3,15 @@
 Nothing here imports llvmlite at import time, so that `import elman` works, and stays quick, without it.
 """
 
+import ctypes
 import functools
 import os
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
 WIDTHS = (512, 256, 128)
+ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, TILE_DATA = 158, 0x1023, 18  # Linux on x86-64: a system call and its arguments
 
 
 class NoTarget(Exception):  # noqa: N818 - not a failure: the caller takes another route
@@ -49,6 +52,11 @@ class Target:
         return self.bits == 512 and "+avx512bf16" in self.features.split(",")
 
     @property
+    def multiplies_tiles(self) -> bool:
+        """Whether there are registers of tiles of bfloat16, and one instruction for the product of two (AMX)."""
+        return self.multiplies_pairs and "+amx-bf16" in self.features.split(",")
+
+    @property
     def divides_quickly(self) -> bool:
         """Whether dividing beats estimating an inverse. Measured on AMD's Zen 4; others are taken to be slow."""
         return "+sse4a" in self.features.split(",")  # which no Intel processor has
@@ -66,10 +74,13 @@ class Target:
 def host() -> Target:
     """Return this machine's target, narrowed to ELMAN_VECTOR=512|256|128 where that is set.
 
-    ELMAN_BF16=emulated takes the instruction for pairs of bfloat16 away, for tests of what is done without.
+    For tests of what is done without them, ELMAN_BF16=avx512 takes the tiles of bfloat16 away, and ELMAN_BF16=emulated
+    the instruction for pairs, too.
     """
     target = _host(os.environ.get("ELMAN_VECTOR", ""))
-    return without_pairs(target) if emulated() else target
+    if emulated():
+        return without_pairs(target)
+    return without_tiles(target) if os.environ.get("ELMAN_BF16", "") == "avx512" else target
 
 
 def emulated() -> bool:
@@ -77,8 +88,14 @@ def emulated() -> bool:
     return os.environ.get("ELMAN_BF16", "") == "emulated"
 
 
+def without_tiles(target: Target) -> Target:
+    """Return `target` without the registers that hold tiles."""
+    return replace(target, features=target.features.replace("+amx-", "-amx-"))
+
+
 def without_pairs(target: Target) -> Target:
-    """Return `target` without the instruction that multiplies pairs of bfloat16."""
+    """Return `target` without any instruction that multiplies pairs of bfloat16."""
+    target = without_tiles(target)
     return replace(target, features=target.features.replace("+avx512bf16", "-avx512bf16"))
 
 
@@ -134,10 +151,20 @@ def _widest() -> Target:
     if architecture not in ("x86_64", "amd64"):
         raise NoTarget(f"no native kernels for {architecture}; there are some for x86-64 and AArch64")
     if all(features.get(name) for name in ("avx512f", "avx512bw", "avx512dq", "avx512vl")):
-        return Target("x86", triple, "x86-64", flat, 512)
+        target = Target("x86", triple, "x86-64", flat, 512)
+        return target if not target.multiplies_tiles or _tiles_granted() else without_tiles(target)
     if features.get("avx2") and features.get("fma"):
         return Target("x86", triple, "x86-64", flat, 256)
     raise NoTarget("this x86-64 processor has no AVX2 with FMA, which the native kernels need")
+
+
+def _tiles_granted() -> bool:
+    """Ask the system for the registers of tiles, which it keeps from processes that do not ask. Linux alone is asked."""
+    if not sys.platform.startswith("linux"):
+        return False
+    call = ctypes.CDLL(None).syscall
+    call.argtypes, call.restype = [ctypes.c_long] * 3, ctypes.c_long
+    return bool(call(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0)
 
 
 def _choices(target: Target) -> str:
