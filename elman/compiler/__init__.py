@@ -16,7 +16,7 @@ from elman.compiler.aten_ops import UntraceableError
 from elman.compiler.collection import collection_paused
 from elman.compiler.emit import reference
 from elman.compiler.emit.reference import Given, Result
-from elman.compiler.emit.target import NoTarget, host, lacks_pairs
+from elman.compiler.emit.target import NoTarget, host, lacks_pairs, pairs_by
 from elman.compiler.graph import Costs, Loop, costs, show
 from elman.compiler.run import Emit, Program, Runner, segment_length
 from elman.compiler.simplify import simplify
@@ -37,6 +37,7 @@ __all__ = [
     "costs",
     "emitter",
     "lacks_pairs",
+    "pairs_by",
     "segment_length",
     "show",
     "simplify",

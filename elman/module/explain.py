@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from elman.cell.base import Cell
-from elman.compiler import Costs, costs, show, unfold
+from elman.compiler import Costs, costs, pairs_by, show, unfold
 from elman.compiler.graph import LEAVES, Loop, Node, Op
 from elman.errors import InputError
 from elman.module.backends import Call, recorded
@@ -80,7 +80,8 @@ def rounds(call: Call) -> bool:
 def precision_of(call: Call) -> str:
     """Of products, and of all else."""
     if rounds(call):
-        return "bf16 -- operands of products; sums, states, gradients and weights in float32"
+        by = f"; multiplied by {pairs_by()}" if call.plan.backend == "fused" else ""
+        return f"bf16 -- operands of products; sums, states, gradients and weights in float32{by}"
     return str(call.x.dtype).removeprefix("torch.")
 
 

@@ -22,6 +22,8 @@ class Options(SupervisedOptions):
     """Read pictures in two dimensions, from all four corners, in place of one after another."""
     block: int = 1
     """Read this many values of a series at each step; with --grid, blocks of pixels with this side at each place."""
+    filters: int = 0
+    """Series: convolutions beside the recurrent layers, with so many filters, as in LSTM-FCN; 0: none."""
     colour: bool = False
     """Read picture files in colour."""
     augment: float = 0.0
@@ -58,7 +60,7 @@ class Options(SupervisedOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         least = {"block": 1, "augment": 0, "least": 1, "grams": 0, "hidden": 1, "layers": 1, "embedding": 1}
-        check_ranges(self, {**least, "dropout": 0, "word_dropout": 0, "smooth": 0})
+        check_ranges(self, {**least, "filters": 0, "dropout": 0, "word_dropout": 0, "smooth": 0})
         check_below_one(self, "dropout", "word_dropout", "smooth")
 
 

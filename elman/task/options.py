@@ -71,7 +71,7 @@ class TrainOptions:
 
     precision: Literal["float32", "bf16"] = "float32"
     """Of the products in training. bf16: their operands are rounded, all else stays float32, weights too; needs a
-    processor with AVX512-BF16. What is trained is measured and used in float32."""
+    processor with AMX or AVX512-BF16. What is trained is measured and used in float32."""
 
     report_every: int = 50
     """Steps between printed lines."""

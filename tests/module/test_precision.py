@@ -10,22 +10,24 @@ from rounded import RoundedProducts
 
 import elman
 from elman import BackendWarning, OptionError
-from elman.compiler import lacks_pairs
+from elman.compiler import lacks_pairs, pairs_by
 
 CLOSE = 1 / 3  # of the way to float32's own answer: a sum in another order may round a few operands the other way
 OUTSIDE = ("conditioned", "attend-additive", "decoder")  # have products outside of the step, which are not rounded
-WAYS = ("instruction", "emulated", "reference")
+WAYS = ("own", "avx512", "emulated", "reference")
 WITHIN = [("emulated", *case) for case in CASES if case[0] in THOROUGH]
-WITHIN += [(way, *case) for way in ("instruction", "reference") for case in CASES if case[0] not in OUTSIDE]
+WITHIN += [(way, *case) for way in ("own", "avx512", "reference") for case in CASES if case[0] not in OUTSIDE]
 
 
 @pytest.fixture(params=WAYS)
 def bf16(request, monkeypatch):
-    """Inside the test layers run in bf16: by the processor's instruction, without it, and in torch operations."""
-    if request.param == "instruction" and lacks_pairs():
+    """Inside the test layers run in bf16: by the processor's best, by AVX512-BF16, without, and in torch operations."""
+    if request.param in ("own", "avx512") and lacks_pairs():
         pytest.skip(lacks_pairs())
-    if request.param != "instruction":
-        monkeypatch.setenv("ELMAN_BF16", "emulated")
+    if request.param == "avx512" and pairs_by() != "AMX":
+        pytest.skip("AVX512-BF16 is this processor's best")
+    if request.param != "own":
+        monkeypatch.setenv("ELMAN_BF16", "avx512" if request.param == "avx512" else "emulated")
     with elman.backend("reference" if request.param == "reference" else "fused"), elman.precision("bf16"):
         yield
 
@@ -150,7 +152,9 @@ def test_explain_names_the_precision(emulated):
     layer, x = elman.Recurrent(elman.cell.LSTM(3, 4)), torch.randn(5, 2, 3)
     assert "\nprecision: float32\n" in str(elman.explain(layer, x))
     with elman.precision("bf16"):
-        assert "\nprecision: bf16 -- operands of products; sums, " in str(elman.explain(layer, x))
+        text = str(elman.explain(layer, x))
+    line = "bf16 -- operands of products; sums, states, gradients and weights in float32; multiplied by emulation"
+    assert f"\nprecision: {line}\n" in text
 
 
 def test_what_cannot_run_is_refused(monkeypatch):

@@ -12,11 +12,11 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
-from elman.compiler.emit import native, threads, tiles
+from elman.compiler.emit import native, threads, tile_products, tiles
 from elman.compiler.emit.llvm import Build, Value, i64, pointer
+from elman.compiler.emit.pack import spread
 from elman.compiler.emit.pairs import element, multiply_add
 from elman.compiler.emit.target import Target, host
 
@@ -122,8 +122,8 @@ def emit_outer(build: Build) -> None:
     written but the thread's own part of the scratch, and no thread waits for another.
     """
     if build.tiled:
-        strips = tiles.emit_strips(build)
-        panels = [tiles.emit_panel(build, partial(_spread, build))] * build.target.tile_vectors
+        strips = tile_products.emit_strips(build)
+        panels = [tile_products.emit_panel(build)] * build.target.tile_vectors
     else:
         panels = [_emit_panel(build, vectors) for vectors in range(1, build.target.tile_vectors + 1)]
         strips = _emit_strips(build)
@@ -366,35 +366,7 @@ def _scatter(
     """Write the sums to places of any strides, or add them, element by element: `held` has space for its rows."""
     for n, total in enumerate(sums):
         build.store(total, build.at(held[0], n * build.lanes))
-    _spread(build, held[0], len(sums) // held[1] * build.lanes, out, strides, sizes, again)
-
-
-def _spread(
-    build: Build,
-    held: Value,
-    width: int,
-    out: Value,
-    strides: tuple[Value, Value],
-    sizes: tuple[Value, Value],
-    again: Value,
-) -> None:
-    """Write numbers that lie in rows of this width, or add them, element by element."""
-
-    def column(c: Value, _: list[Value]) -> None:
-        source, target = build.at(held, c), build.at(out, build.mul_int(c, strides[1]))
-
-        def row(r: Value, _: list[Value]) -> None:
-            place = build.at(target, build.mul_int(r, strides[0]))
-            value = build.load_scalar(build.at(source, build.mul_int(r, width)))
-
-            def add() -> None:
-                build.store_scalar(build.add(value, build.load_scalar(place)), place)
-
-            build.choose(build.compare("!=", again, 0), add, lambda: build.store_scalar(value, place))
-
-        build.loop(sizes[0], row)
-
-    build.loop(sizes[1], column)
+    spread(build, held[0], len(sums) // held[1] * build.lanes, out, strides, sizes, again)
 
 
 def _ceil(build: Build, a: Value, b: Value | int) -> Value:

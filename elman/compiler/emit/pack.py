@@ -104,3 +104,31 @@ def _scalars(
         build.loop(build.min_int(left, build.lanes), column)
 
     build.loop(build.elements_int(K), row, start=build.elements_int(start))
+
+
+def spread(
+    build: Build,
+    held: Value,
+    width: int,
+    out: Value,
+    strides: tuple[Value, Value],
+    sizes: tuple[Value, Value],
+    again: Value,
+) -> None:
+    """Write numbers that lie in rows of this width, or add them, element by element."""
+
+    def column(c: Value, _: list[Value]) -> None:
+        source, target = build.at(held, c), build.at(out, build.mul_int(c, strides[1]))
+
+        def row(r: Value, _: list[Value]) -> None:
+            place = build.at(target, build.mul_int(r, strides[0]))
+            value = build.load_scalar(build.at(source, build.mul_int(r, width)))
+
+            def add() -> None:
+                build.store_scalar(build.add(value, build.load_scalar(place)), place)
+
+            build.choose(build.compare("!=", again, 0), add, lambda: build.store_scalar(value, place))
+
+        build.loop(sizes[0], row)
+
+    build.loop(sizes[1], column)

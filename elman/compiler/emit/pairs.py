@@ -2,7 +2,7 @@
 
 Only what enters a product is rounded, to nearest, ties to even (a NaN stays one); sums are float32. Processors with
 AVX512-BF16 multiply and add a vector of pairs in one instruction; for others the same is written in shifts, so that it
-can be tested anywhere. (AMX would take the same pairs, by tiles: its place is here and in `product._emit_tile`.)
+can be tested anywhere. AMX takes the same pairs, by tiles (tiles.py).
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ object serves every cell. Where operands are in bfloat16, K counts pairs of step
 
 from dataclasses import dataclass
 
-from elman.compiler.emit import native, tiles
+from elman.compiler.emit import native, tile_products, tiles
 from elman.compiler.emit.llvm import Build, Value, i64, pointer
 from elman.compiler.emit.pack import emit_pack
 from elman.compiler.emit.pairs import emit_round, multiply_add
@@ -36,7 +36,7 @@ def products(dtype: str = "f32", target: Target | None = None) -> Products:
     def build() -> object:
         made = Build(target, dtype, "product")
         if made.tiled:
-            tiles.emit_product(made)
+            tile_products.emit_product(made)
             tiles.emit_pack(made)
         else:
             emit_product(made)

@@ -110,6 +110,12 @@ def lacks_pairs() -> str:
     return "this processor has no AVX512-BF16 (AMD from Zen 4 on, Intel Xeon from Cooper Lake on)"
 
 
+def pairs_by() -> str:
+    """Name what multiplies bfloat16 here, for people."""
+    target = host()
+    return "AMX" if target.multiplies_tiles else "AVX512-BF16" if target.multiplies_pairs else "emulation"
+
+
 def narrowed(target: Target, bits: int) -> Target:
     """Return `target` with vectors of `bits`; the wider instructions are switched off, not just unused."""
     if bits not in WIDTHS or bits > target.bits:
@@ -159,7 +165,7 @@ def _widest() -> Target:
 
 
 def _tiles_granted() -> bool:
-    """Ask the system for the registers of tiles, which it keeps from processes that do not ask. Linux alone is asked."""
+    """Ask the system for the registers of tiles, which it keeps from those that do not. Linux alone is asked."""
     if not sys.platform.startswith("linux"):
         return False
     call = ctypes.CDLL(None).syscall

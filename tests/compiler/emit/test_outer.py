@@ -87,7 +87,7 @@ def test_more_rows_than_one_visit(target: Target, dtype: str, K: int) -> None:
 def test_more_columns_than_are_copied_at_once(target: Target, dtype: str) -> None:
     """M beyond one chunk, and three or four threads in every grid."""
     made = outers(dtype, target)
-    for M, N in ((made.strips * made.strip + 7, 70), (20, 5 * made.panel + 1), (190, 190)):
+    for M, N in ((made.strips * made.strip + 7, 70), (20, 5 * made.sizes.panel + 1), (190, 190)):
         a, b = pair(DEPTH + 9, M, N, dtype)
         out = run(target, dtype, a, b, 1)
         assert_outer(out, a, b)

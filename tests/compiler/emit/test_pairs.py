@@ -1,4 +1,4 @@
-"""Products of operands in bfloat16 against wider numbers, with the processor's instruction and without."""
+"""Products of operands in bfloat16 against wider numbers, with each of the processor's instructions and without."""
 
 import math
 
@@ -13,24 +13,29 @@ from elman.compiler.emit import native
 from elman.compiler.emit.linear import linear
 from elman.compiler.emit.outer import DEPTH, outer
 from elman.compiler.emit.product import products
-from elman.compiler.emit.target import Target, host, lacks_pairs, without_pairs
+from elman.compiler.emit.target import Target, host, lacks_pairs, without_pairs, without_tiles
 
 SIZES = [(1, 1, 1), (7, 5, 3), (13, 64, 130), (33, 65, 65), (100, 513, 70), (9, 2501, 70)]  # rows, K, N
+SIZES += [(16, 32, 16), (17, 31, 96), (32, 64, 64), (48, 33, 40), (63, 100, 129), (65, 96, 32)]  # about a tile's
+NO_TILES = "" if not lacks_pairs() and host().multiplies_tiles else "this processor has no AMX, or the system keeps it"
 with_and_without = pytest.mark.parametrize(
     "target",
     [
         *(without_pairs(target) for target in targets()),
-        pytest.param("own", marks=pytest.mark.skipif(bool(lacks_pairs()), reason=lacks_pairs())),
+        pytest.param("pairs", marks=pytest.mark.skipif(bool(lacks_pairs()), reason=lacks_pairs())),
+        pytest.param("tiles", marks=pytest.mark.skipif(bool(NO_TILES), reason=NO_TILES)),
     ],
     indirect=True,
-    ids=lambda target: target if target == "own" else str(target.bits),
+    ids=lambda target: target if isinstance(target, str) else str(target.bits),
 )
 
 
 @pytest.fixture
 def target(request: pytest.FixtureRequest) -> Target:
-    """The machine as it is, where it has the instruction, or a width without it."""
-    return host() if request.param == "own" else request.param
+    """The machine as it is, or without tiles, where it has the instructions, or a width without any."""
+    if request.param == "tiles":
+        return host()
+    return without_tiles(host()) if request.param == "pairs" else request.param
 
 
 def framed(rows: int, columns: int) -> torch.Tensor:
@@ -90,5 +95,7 @@ def test_what_is_not_read_stays_out(target: Target) -> None:
 def test_the_instruction_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Precision and instruction each have code of their own, on the disk and in memory."""
     monkeypatch.setattr(native, "_memo", {})
-    found = {products(dtype, target).product for dtype in ("f32", "bf16") for target in (host(), without_pairs(host()))}
-    assert len(found) == (4 if host().multiplies_pairs else 2)
+    ways = {host(), without_tiles(host()), without_pairs(host())}
+    found = {products(dtype, target).product for dtype in ("f32", "bf16") for target in ways}
+    assert len(found) == 2 * len(ways)
+    assert len(ways) == 1 + host().multiplies_pairs + host().multiplies_tiles
