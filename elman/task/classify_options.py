@@ -99,10 +99,10 @@ RECIPES: dict[str, Recipe] = {
     ),
     "series": Recipe(
         Options(
-            block=8, both=True, hidden=128, batch=16, rate=3e-3, augment=2.0, dropout=0.3, pool="mean", average=0.98,
-            validation="0",
+            block=8, both=True, hidden=128, filters=64, batch=16, rate=3e-3, augment=2.0, dropout=0.3, pool="mean",
+            average=0.98, validation="0",
         ),
-        "short time series, few of them, by eight values; all are trained on",
+        "short time series, few of them, by eight values, with convolutions beside; all are trained on",
         steps=1500,
     ),
 }  # fmt: skip
