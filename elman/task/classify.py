@@ -18,7 +18,7 @@ from elman.errors import DataError, OptionError
 from elman.module import Grid, ways
 from elman.task.base import Loss, Score, Scores
 from elman.task.classify_options import RECIPES, Options
-from elman.task.networks import Convolutions, Words, pooled, stack
+from elman.task.networks import Words, pooled, stack
 from elman.task.options import Recipe
 from elman.task.readings import READINGS, Example, Reading, kind_of
 from elman.task.supervised import Supervised, find
@@ -46,9 +46,7 @@ class Classifier(nn.Module):
             self.output = nn.Linear(4 * o.hidden, labels)
         else:
             self.recurrent = stack(o.cell, width, o.hidden, o.layers, o.both, o.dropout)
-            self.output = nn.Linear(sides * o.hidden + o.filters, labels)
-        self.block = o.block
-        self.beside = Convolutions(width // o.block, o.filters) if o.filters else None
+            self.output = nn.Linear(sides * o.hidden, labels)
         self.dropout = nn.Dropout(o.dropout if o.grid else 0.0)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
@@ -56,11 +54,7 @@ class Classifier(nn.Module):
             y, _ = self.recurrent(x)  # (B, R, C, 4 H)
             return self.output(self.dropout(y.mean((1, 2))))
         y, _ = self.recurrent(self.into(x), lengths=lengths)
-        found = pooled(y, lengths, self.pool, self.both)
-        if self.beside is not None:
-            values = x.unflatten(-1, (self.block, -1)).transpose(1, 2).flatten(0, 1)  # (T, B, D), no longer in blocks
-            found = torch.cat([found, self.beside(values, self.block * lengths)], -1)
-        return self.output(found)
+        return self.output(pooled(y, lengths, self.pool, self.both))
 
 
 class Classify(Supervised[Example]):
@@ -92,8 +86,6 @@ class Classify(Supervised[Example]):
         self.kind: str = asked if files is None else files["classify.json"]["kind"]
         if options.grid and self.kind != "pictures":
             raise OptionError(f"--grid reads pictures; these are {self.kind}")
-        if options.filters and self.kind != "series":
-            raise OptionError(f"--filters go over time series; these are {self.kind}")
         if options.grams and (self.kind != "texts" or options.level != "word"):
             what = self.kind if self.kind != "texts" else f"texts by --level {options.level}"
             raise OptionError(f"--grams reads the letters of words; these are {what}")
@@ -150,7 +142,6 @@ class Classify(Supervised[Example]):
             "series": f"by {o.block} values",
         }
         wide = f"{o.layers} x {o.hidden}{' in both directions' if o.both else ''}, pool {o.pool}"
-        wide += f", {o.filters} filters beside" if o.filters else ""
         model = f"lstm2d 4 x {o.hidden}, pool mean" if o.grid else f"{o.cell} {wide}"
         x, lengths = self.reading.batch(self.training[:2], training=False)
         return {

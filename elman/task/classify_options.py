@@ -22,8 +22,6 @@ class Options(SupervisedOptions):
     """Read pictures in two dimensions, from all four corners, in place of one after another."""
     block: int = 1
     """Read this many values of a series at each step; with --grid, blocks of pixels with this side at each place."""
-    filters: int = 0
-    """Series: convolutions beside the recurrent layers, with so many filters, as in LSTM-FCN; 0: none."""
     colour: bool = False
     """Read picture files in colour."""
     augment: float = 0.0
@@ -60,7 +58,7 @@ class Options(SupervisedOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         least = {"block": 1, "augment": 0, "least": 1, "grams": 0, "hidden": 1, "layers": 1, "embedding": 1}
-        check_ranges(self, {**least, "filters": 0, "dropout": 0, "word_dropout": 0, "smooth": 0})
+        check_ranges(self, {**least, "dropout": 0, "word_dropout": 0, "smooth": 0})
         check_below_one(self, "dropout", "word_dropout", "smooth")
 
 
@@ -99,10 +97,18 @@ RECIPES: dict[str, Recipe] = {
     ),
     "series": Recipe(
         Options(
-            block=8, both=True, hidden=128, filters=64, batch=16, rate=3e-3, augment=2.0, dropout=0.3, pool="mean",
-            average=0.98, validation="0",
+            block=8, both=True, hidden=128, batch=16, rate=3e-3, augment=2.0, dropout=0.3, pool="mean", average=0.98,
+            validation="0",
         ),
-        "short time series, few of them, by eight values, with convolutions beside; all are trained on",
+        "short time series, few of them, by eight values; all are trained on",
+        steps=1500,
+    ),
+    "outlines": Recipe(
+        Options(
+            block=32, both=True, hidden=128, batch=16, rate=3e-3, augment=0.5, dropout=0.3, pool="mean", average=0.98,
+            validation="0",
+        ),
+        "the same for series of hundreds of values that begin alike, as outlines do: by 32, less distorted",
         steps=1500,
     ),
 }  # fmt: skip

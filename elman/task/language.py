@@ -27,9 +27,8 @@ class LanguageModel(nn.Module):
     Shapes: ids (T, B) of int64 -> logits (T, B, V) and the state, and what `watch` names; reset (T, B) of bool, where
     documents begin. `embedding` of 0 means one-hot input, which makes the first layer's U the table itself. Dropout
     acts on the embedding and on every layer's output, anew at each step or, with `locked`, by one mask a window;
-    `weight_dropout` on the recurrent weights W; `symbol_dropout` hides whole symbols from the network, as zeros in the
-    place of their embedding (Bowman et al. 2016, arXiv:1511.06349). With `tied` the embedding is the output layer too
-    (Press, Wolf 2016, arXiv:1608.05859), and the last layer has its width.
+    `weight_dropout` on the recurrent weights W. With `tied` the embedding is the output layer too (Press, Wolf 2016,
+    arXiv:1608.05859), and the last layer has its width.
     """
 
     def __init__(
@@ -43,12 +42,10 @@ class LanguageModel(nn.Module):
         *,
         locked: bool = False,
         weight_dropout: float = 0.0,
-        symbol_dropout: float = 0.0,
         tied: bool = False,
     ) -> None:
         super().__init__()
         self.symbols, drop = symbols, LockedDropout if locked else nn.Dropout
-        self.symbol_dropout = symbol_dropout
         self.embedding = nn.Embedding(symbols, embedding) if embedding else None
         widths = [embedding or symbols, *[hidden] * layers]
         widths[-1] = embedding if tied else hidden
@@ -72,12 +69,8 @@ class LanguageModel(nn.Module):
     def embedded(self, ids: Tensor) -> Tensor:
         """What the first layer reads, (T, B, E), or (T, B, V) where input is one-hot."""
         if self.embedding is None:
-            read = F.one_hot(ids, self.symbols).to(self.output.bias.dtype)
-        else:
-            read = self.embedding(ids)
-        if not self.training or not self.symbol_dropout:
-            return read
-        return read * (torch.rand(*ids.shape, 1) >= self.symbol_dropout)
+            return F.one_hot(ids, self.symbols).to(self.output.bias.dtype)
+        return self.embedding(ids)
 
     def logits(self, y: Tensor) -> Tensor:
         """(..., V), from the last layer's outputs (..., H)."""

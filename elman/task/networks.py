@@ -43,34 +43,6 @@ def pooled(y: Tensor, lengths: Tensor, pool: str, both: bool) -> Tensor:
     return y.masked_fill(~there[..., None], -torch.inf).amax(0)
 
 
-class Convolutions(nn.Module):
-    """What to expect of a sequence wherever it occurs: three convolutions over time, and their mean over the steps.
-
-    Shapes: x (T, B, I), lengths (B,) -> (B, F). The second has 2 F filters; batch norm and ReLU after each. Nothing
-    beyond a row's length enters. Source: Karim et al., "LSTM fully convolutional networks" (2017), arXiv:1709.05206.
-    """
-
-    def __init__(self, width: int, filters: int) -> None:
-        super().__init__()
-        widths = [width, filters, 2 * filters, filters]
-        self.layers = nn.ModuleList(
-            nn.Sequential(
-                nn.ConstantPad1d(((size - 1) // 2, size // 2), 0.0),
-                nn.Conv1d(below, above, size),
-                nn.BatchNorm1d(above),
-                nn.ReLU(),
-            )
-            for (below, above), size in zip(pairwise(widths), (8, 5, 3))
-        )
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        there = (torch.arange(len(x)) < lengths[:, None])[:, None]  # (B, 1, T)
-        y = x.permute(1, 2, 0)  # (B, I, T)
-        for layer in self.layers:
-            y = layer(y) * there
-        return y.sum(-1) / lengths[:, None]
-
-
 class WordDropout(nn.Module):
     """In training each symbol's number is exchanged for that of an unknown one, 0, with probability `rate`."""
 

@@ -19,7 +19,7 @@ def build_model(o: Options, symbols: int) -> LanguageModel:
     try:
         model = LanguageModel(
             symbols, CELLS[o.cell], o.hidden, o.layers, o.embedding, o.dropout,
-            locked=o.locked, weight_dropout=o.weight_dropout, symbol_dropout=o.symbol_dropout, tied=o.tied,
+            locked=o.locked, weight_dropout=o.weight_dropout, tied=o.tied,
         )  # fmt: skip
     except (RuntimeError, MemoryError, OverflowError):
         sizes = f"--hidden {o.hidden} --layers {o.layers} --embedding {o.embedding}"

@@ -11,7 +11,7 @@ from commands import ran, refused
 from elman.data.lexicon import Lexicon
 from elman.task.classify import Classify, macro_f1
 from elman.task.classify_options import Options
-from elman.task.networks import Convolutions, pooled
+from elman.task.networks import pooled
 
 SMALL = "--hidden 16 --embedding 8 --batch 8 --steps 40 --rate 0.02 --report-every 20".split()
 GOOD, BAD = "a good and lovely film", "a bad and boring film"
@@ -101,33 +101,7 @@ def test_series_of_unequal_lengths(here, capsys):
     assert "wide.ts, line 3 has 2 variables; training had 1" in refused(capsys, "score", "runs/classify", "wide.ts")
 
 
-def test_filters_find_what_occurs_anywhere(here, capsys):
-    """A short wave up or down, somewhere in a series of zeros of any length."""
-    random, lines = torch.Generator().manual_seed(0), []
-    for i in range(40):
-        n, at = (int(torch.randint(low, high, (), generator=random)) for low, high in ((14, 22), (0, 10)))
-        values = [0.0] * n
-        values[at : at + 4] = [1.0, 3.0, 2.0, -1.0][:: 1 if i % 2 else -1]
-        lines.append(",".join(map(str, values)) + f":{i % 2}")
-    (here / "x.ts").write_text("@classLabel true 0 1\n@data\n" + "\n".join(lines) + "\n")
-    flags = "--filters 8 --block 3 --hidden 4 --pool mean --rate 1e-2 --validation x.ts --steps 60 --batch 8".split()
-    assert "8 filters beside" in ran(capsys, "train", "classify", "x.ts", *flags)
-    assert scores(capsys, "runs/classify")["accuracy"] == 1.0
-
-
-def test_filters_give_a_row_its_own_whatever_lies_beside_it():
-    part, (lengths, _) = Convolutions(2, 3), irregular(9, 4)
-    lengths, x = lengths.clamp(min=1), torch.randn(9, 4, 2)
-    x[torch.arange(9)[:, None] >= lengths] = 0
-    part(x, lengths)  # batch norm takes its means
-    part.eval()
-    together = part(x, lengths)
-    for b, n in enumerate(lengths.tolist()):
-        torch.testing.assert_close(part(x[:n, b : b + 1], torch.tensor([n]))[0], together[b])
-
-
 WRONG = {
-    "--filters go over time series; these are texts": ["train.tsv", "--filters", "8"],
     "no such file": ["none.tsv"],
     "--validation 2: neither a share": ["train.tsv", "--validation", "2"],
     "--grid reads pictures; these are texts": ["train.tsv", "--grid"],

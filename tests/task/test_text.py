@@ -217,19 +217,6 @@ def test_words_and_bytes_train_too(text_file):
         assert len("".join(task.write(SampleOptions(length=20)))) > 0
 
 
-@pytest.mark.parametrize("embedding", [0, 6])
-def test_hidden_symbols_are_zeros_in_training_alone(text_file, embedding):
-    sizes = {**SMALL, "embedding": embedding}
-    task = Text(Options(files=(str(text_file),), symbol_dropout=0.25, **sizes))
-    ids = torch.zeros(50, 40, dtype=torch.int64)
-    shown = task.model.embedded(ids).abs().sum(-1) > 0
-    assert 0.7 < shown.float().mean() < 0.8
-    task.model.eval()
-    assert (task.model.embedded(ids).abs().sum(-1) > 0).all()
-    with pytest.raises(OptionError, match="--symbol-dropout 1"):
-        Options(symbol_dropout=1)
-
-
 def test_tied_embeddings_are_one_table(text_file):
     task = Text(Options(files=(str(text_file),), tied=True, locked=True, weight_dropout=0.2, layers=2, **SMALL))
     names = dict(task.model.named_parameters())
