@@ -151,7 +151,7 @@ def emit_strips(build: Build) -> Value:
 
     The tile of element k and columns m to m + 15 begins at out[m * steps + k * 16].
     """
-    emit_squares(build)
+    emit_squares(build, "weave", "mirror")
     with build.function("strips", [pointer, i64, pointer, i64, i64, i64], internal=True) as arguments:
         a, lda, out, steps, K, columns = arguments
         wide = build.mul_int(build.div_int(build.add_int(columns, HALF - 1), HALF), HALF)
@@ -173,7 +173,7 @@ def emit_strips(build: Build) -> Value:
 
 
 def emit_panel(build: Build) -> Value:
-    """Write `panel`, as outer.py says, for up to a panel of columns; tiles must have been configured whole."""
+    """Write `panel`, as outer.py says, for up to a panel of columns. After `emit_strips`; tiles are configured whole."""
     types = [pointer, pointer, i64, pointer, pointer, *[i64] * 7]
     with build.function("panel", types, internal=True) as arguments:
         strips, b, ldb, copy, out, down, across, steps, K, rows, columns, again = arguments

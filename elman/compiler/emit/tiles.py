@@ -50,8 +50,8 @@ def release(build: Build) -> None:
 # ---- packing: squares of 32 steps by 16 columns
 
 
-def emit_squares(build: Build) -> None:
-    """Write `weave`, `mirror` and `turn`(source, stride, out): 512 numbers into a tile of pairs.
+def emit_squares(build: Build, *names: str) -> None:
+    """Write those named of `weave`, `mirror` and `turn`(source, stride, out): 512 numbers into a tile of pairs.
 
     weave: out[p, c] = source[2p, c], source[2p + 1, c] -- rows of the source are steps, `stride` elements apart.
     mirror: out[c, p] = the same -- the tile of the transpose, as a left side.
@@ -73,9 +73,9 @@ def emit_squares(build: Build) -> None:
     def turned(read: Callable[[int, int], Value]) -> list[Value]:
         return transposed(build, [neighbours(build, read(c, 0), read(c, SIDE)) for c in range(SIDE)])
 
-    write("weave", woven)
-    write("mirror", lambda read: transposed(build, woven(read)))
-    write("turn", turned)
+    ways = {"weave": woven, "mirror": lambda read: transposed(build, woven(read)), "turn": turned}
+    for name in names:
+        write(name, ways[name])
 
 
 def square(build: Build, name: str, source: Value, strides: tuple[Value, Value], out: Value, left: list[Value]) -> None:
@@ -112,7 +112,7 @@ def place(build: Build, k: Value, group: Value, K: Value) -> Value:
 
 def emit_pack(build: Build) -> None:
     """Write `pack`, as pack.py says, with a panel's tiles in their order and zeros beyond K."""
-    emit_squares(build)
+    emit_squares(build, "weave", "turn")
     with build.function("pack", [pointer, *[i64] * 4, pointer, i64, i64]) as arguments:
         w, stride_k, stride_n, K, N, out, first, last = arguments
         elements, groups = build.elements_int(K), build.panel // SIDE
