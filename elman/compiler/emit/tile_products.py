@@ -173,7 +173,7 @@ def emit_strips(build: Build) -> Value:
 
 
 def emit_panel(build: Build) -> Value:
-    """Write `panel`, as outer.py says, for up to a panel of columns. After `emit_strips`; tiles are configured whole."""
+    """Write `panel`, as outer.py says, of up to a panel of columns. After `emit_strips`; tiles configured whole."""
     types = [pointer, pointer, i64, pointer, pointer, *[i64] * 7]
     with build.function("panel", types, internal=True) as arguments:
         strips, b, ldb, copy, out, down, across, steps, K, rows, columns, again = arguments
