@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from elman.task.networks import CellName, Pool
@@ -62,6 +62,11 @@ class Options(SupervisedOptions):
         check_below_one(self, "dropout", "word_dropout", "smooth")
 
 
+SERIES = Options(
+    block=8, both=True, hidden=128, batch=16, rate=3e-3, augment=2.0, dropout=0.3, pool="mean", average=0.98,
+    validation="0",
+)  # fmt: skip
+
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(Options(batch=64, rate=4e-3, clip_norm=1.0), "an LSTM over rows, words or values", epochs=8),
     "mnist-rows": Recipe(
@@ -95,19 +100,9 @@ RECIPES: dict[str, Recipe] = {
         "texts by words in both directions, strongly regularised",
         epochs=4,
     ),
-    "series": Recipe(
-        Options(
-            block=8, both=True, hidden=128, batch=16, rate=3e-3, augment=2.0, dropout=0.3, pool="mean", average=0.98,
-            validation="0",
-        ),
-        "short time series, few of them, by eight values; all are trained on",
-        steps=1500,
-    ),
+    "series": Recipe(SERIES, "short time series, few of them, by eight values; all are trained on", steps=1500),
     "outlines": Recipe(
-        Options(
-            block=32, both=True, hidden=128, batch=16, rate=3e-3, augment=0.5, dropout=0.3, pool="mean", average=0.98,
-            validation="0",
-        ),
+        replace(SERIES, block=32, augment=0.5),
         "the same for series of hundreds of values that begin alike, as outlines do: by 32, less distorted",
         steps=1500,
     ),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from elman.compiler.emit.llvm import Build, Value, i64, pointer
 from elman.compiler.emit.pack import spread
-from elman.compiler.emit.tiles import BYTES, HALF, SIDE, SQUARE, configure, emit_squares, place, release, square, tile
+from elman.compiler.emit.tiles import BYTES, HALF, SIDE, SQUARE, configure, emit_squares, place, release, squares, tile
 
 LEFT, RIGHT = (4, 5), (6, 7)  # registers of sides; 0 to 3 are sums
 AHEAD = 2  # tiles of K ahead that are asked for
@@ -154,21 +154,11 @@ def emit_strips(build: Build) -> Value:
     emit_squares(build, "weave", "mirror")
     with build.function("strips", [pointer, i64, pointer, i64, i64, i64], internal=True) as arguments:
         a, lda, out, steps, K, columns = arguments
-        wide = build.mul_int(build.div_int(build.add_int(columns, HALF - 1), HALF), HALF)
 
-        def some(k: Value, _: list[Value]) -> None:
-            row = build.mul_int(k, 2)
-            source, left = build.at(a, build.mul_int(row, lda)), build.sub_int(K, row)
+        def there(k: Value, m: Value) -> Value:
+            return build.at(out, build.add_int(build.mul_int(m, steps), build.mul_int(k, SIDE)))
 
-            def column(m: Value, _: list[Value]) -> None:
-                there = build.at(out, build.add_int(build.mul_int(m, steps), build.mul_int(k, SIDE)))
-                square(
-                    build, "mirror", build.at(source, m), (lda, build.c(1)), there, [left, build.sub_int(columns, m)]
-                )
-
-            build.loop(wide, column, step=SIDE)
-
-        build.loop(steps, some, step=SIDE)
+        squares(build, "mirror", a, lda, (steps, K, columns), there)
     return build.module.globals["strips"]
 
 
@@ -178,19 +168,11 @@ def emit_panel(build: Build) -> Value:
     with build.function("panel", types, internal=True) as arguments:
         strips, b, ldb, copy, out, down, across, steps, K, rows, columns, again = arguments
         held = build.local(HALF * HALF // build.lanes)
-        wide = build.mul_int(build.div_int(build.add_int(columns, HALF - 1), HALF), HALF)
 
-        def some(k: Value, _: list[Value]) -> None:
-            row = build.mul_int(k, 2)
-            source, left = build.at(b, build.mul_int(row, ldb)), build.sub_int(K, row)
+        def there(k: Value, n: Value) -> Value:
+            return build.at(copy, place(build, k, build.div_int(n, SIDE), steps))
 
-            def column(n: Value, _: list[Value]) -> None:
-                there = build.at(copy, place(build, k, build.div_int(n, SIDE), steps))
-                square(build, "weave", build.at(source, n), (ldb, build.c(1)), there, [left, build.sub_int(columns, n)])
-
-            build.loop(wide, column, step=SIDE)
-
-        build.loop(steps, some, step=SIDE)
+        squares(build, "weave", b, ldb, (steps, K, columns), there)
 
         def half(n: Value, _: list[Value]) -> None:
             right, left_over = build.at(copy, build.mul_int(n, steps)), build.sub_int(columns, n)

@@ -104,6 +104,34 @@ def square(build: Build, name: str, source: Value, strides: tuple[Value, Value],
     build.choose(build.b.and_(straight, whole), lambda: build.b.call(function, [source, strides[0], out]), by_numbers)
 
 
+def squares(
+    build: Build,
+    name: str,
+    source: Value,
+    stride: Value,
+    sizes: tuple[Value, Value, Value],
+    there: Callable[[Value, Value], Value],
+) -> None:
+    """Call weave or mirror on all squares of rows that are steps, `stride` apart, into there(element, column).
+
+    sizes: elements of K to be written, rows that exist, and columns that do, which are written by 32.
+    """
+    elements, K, columns = sizes
+    wide = build.mul_int(build.div_int(build.add_int(columns, HALF - 1), HALF), HALF)
+
+    def some(k: Value, _: list[Value]) -> None:
+        row = build.mul_int(k, 2)
+        here, steps = build.at(source, build.mul_int(row, stride)), build.sub_int(K, row)
+
+        def column(c: Value, _: list[Value]) -> None:
+            left = [steps, build.sub_int(columns, c)]
+            square(build, name, build.at(here, c), (stride, build.c(1)), there(k, c), left)
+
+        build.loop(wide, column, step=SIDE)
+
+    build.loop(elements, some, step=SIDE)
+
+
 def place(build: Build, k: Value, group: Value, K: Value) -> Value:
     """Where in a panel of K elements a tile lies: of element k, a multiple of 16, and of a group of 16 columns."""
     half, side = build.div_int(group, 2), build.b.urem(group, build.c(2))
