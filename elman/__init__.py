@@ -14,6 +14,7 @@ from elman.errors import (
 )
 from elman.module import (
     Bidirectional,
+    Dropout,
     EncoderDecoder,
     Grid,
     Layer,
@@ -42,6 +43,7 @@ __all__ = [
     "CellError",
     "DataError",
     "DivergenceError",
+    "Dropout",
     "ElmanError",
     "EncoderDecoder",
     "Grid",

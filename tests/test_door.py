@@ -6,9 +6,9 @@ import sys
 import elman
 
 DOOR = """
-BackendWarning Bidirectional Cell CellError DataError DivergenceError ElmanError EncoderDecoder Grid InputError Layer
-Located OptionError Recurrent RunError SequenceModel Stacked backend beam_search cell check explain feeding
-fixed_points gradient_by_lag locate nn precision scan watch"""
+BackendWarning Bidirectional Cell CellError DataError DivergenceError Dropout ElmanError EncoderDecoder Grid
+InputError Layer Located OptionError Recurrent RunError SequenceModel Stacked backend beam_search cell check explain
+feeding fixed_points gradient_by_lag locate nn precision scan watch"""
 
 
 def test_the_door_is_what_it_says():

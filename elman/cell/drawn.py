@@ -9,6 +9,8 @@ from torch import Tensor
 
 from elman.cell.base import Cell, first_parameter
 
+PARTS = 2**16
+
 
 def free_names(cell: Cell, names: Sequence[str]) -> list[str]:
     """The names, all with the same number behind them where the cell within uses one of them: "keep_h_2"."""
@@ -20,9 +22,23 @@ def free_names(cell: Cell, names: Sequence[str]) -> list[str]:
     return found
 
 
+def drawn(shape: Sequence[int], probability: float, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """1 with a probability (to 1 in 65,536 on a CPU), else 0; on the device of `like`, of its type if of none given.
+
+    On a CPU 16 random bits are compared for each entry, four entries of one draw: a sixth of the time of `bernoulli_`.
+    """
+    made = torch.empty(tuple(shape), dtype=dtype or like.dtype, device=like.device)
+    ones = round(probability * PARTS)  # of so many equal parts
+    if like.device.type != "cpu" or ones <= 0:
+        return made.bernoulli_(probability)
+    bits = torch.empty(-(-made.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    return torch.le(bits[: made.numel()].view(made.shape), ones - 1 - PARTS // 2, out=made)
+
+
 def dropout_mask(shape: Sequence[int], rate: float, like: Tensor) -> Tensor:
     """0 with probability `rate`, else 1/(1 - rate), so that the mean is 1."""
-    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device).bernoulli_(1 - rate).div_(1 - rate)
+    mask = drawn(shape, 1 - rate, like)
+    return mask.div_(1 - rate) if rate < 1 else mask
 
 
 def real(x: Tensor, cell: Cell) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from elman.cell.around import Around
 from elman.cell.base import Cell, State
 from elman.cell.checked import rates_of_states
-from elman.cell.drawn import free_names
+from elman.cell.drawn import drawn, free_names
 
 
 class Zoneout(Around):
@@ -36,11 +36,10 @@ class Zoneout(Around):
         self.rates = tuple(zip(checked, names, checked.values()))  # state, name of its mask, rate
 
     def draw(self, x: Tensor) -> dict[str, Tensor]:
-        drawn = super().draw(x)
+        masks = super().draw(x)
         for state, name, rate in self.rates if self.training else ():
-            shape = (*x.shape[:2], self.state_sizes[state])
-            drawn[name] = torch.empty(shape, dtype=torch.bool, device=x.device).bernoulli_(rate)
-        return drawn
+            masks[name] = drawn((*x.shape[:2], self.state_sizes[state]), rate, x, torch.bool)
+        return masks
 
     def step(self, x: Tensor, *state: Tensor, **context: Any) -> tuple[Tensor, State]:
         keep = {name: context.pop(name, None) for _, name, _ in self.rates}

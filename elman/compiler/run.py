@@ -139,11 +139,7 @@ def apart(loop: Loop, result: Result) -> dict[str, Tensor]:
 
 def unviewed(value: Tensor) -> Tensor:
     """The same memory as a tensor of its own: torch refuses to change a view that a function gave."""
-    if value._base is None:
-        return value
-    with torch.no_grad():
-        whole = value.new_empty(0)
-        return whole.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())
+    return value if value._base is None else value.data
 
 
 def again(
@@ -252,6 +248,8 @@ def run_segments(
 
     Whatever the last one saves is in the result, too, as are its lease and the last states.
     """
+    if segment is None:
+        return run_last(given._replace(out=dict.fromkeys(loop.per_step)))
     cuts = pieces(given.size[0], segment, loop.reverse)
     whole = rooms(loop, some_of(given), given.size, len(cuts))
     for i, (low, high) in enumerate(cuts):

@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -62,7 +63,12 @@ class Traced:
         made = dict(given)
         for name, recipe in self.recipes.items():
             made[name] = run_recipe(recipe, made)
-        return {name: made[name] for name in self.loop.leaves(Op.SHARED)}
+        return {name: made[name] for name in self.needed}
+
+    @cached_property
+    def needed(self) -> tuple[str, ...]:
+        """Names of the loop's shared values."""
+        return tuple(self.loop.leaves(Op.SHARED))
 
 
 def run_recipe(recipe: Recipe, made: Mapping[str, Tensor]) -> Tensor:

@@ -3,6 +3,7 @@
 from elman.module import feeding
 from elman.module.backends import backend
 from elman.module.check import Report, check
+from elman.module.dropout import Dropout
 from elman.module.encoder_decoder import EncoderDecoder
 from elman.module.explain import Explanation, explain, ways
 from elman.module.fixed import FixedPoints, fixed_points
@@ -19,6 +20,7 @@ from elman.module.stacked import Bidirectional, Stacked
 __all__ = [
     "Bidirectional",
     "Drawn",
+    "Dropout",
     "EncoderDecoder",
     "Explanation",
     "FixedPoints",

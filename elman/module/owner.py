@@ -128,7 +128,10 @@ class Snapshot:
                 return False
         if any(space.get(name) is not value for space, name, value in self.named):
             return False
-        return all(kind_of(tensor) == kind for tensor, kind in self.kinds)
+        for tensor, (shape, dtype, device) in self.kinds:
+            if tensor.dtype is not dtype or tensor.shape != shape or tensor.device != device:
+                return False
+        return True
 
     def read(self, names: Collection[str]) -> dict[str, Tensor]:
         """Tensors by name, as they are now."""

@@ -56,7 +56,7 @@ class Compound(Layer):
 class Stacked(Compound):
     """Layers one above the other: each reads the outputs of the one below.
 
-        net = elman.Stacked(elman.cell.LSTM(64, 256), nn.Dropout(0.2), elman.cell.LSTM(256, 256))
+        net = elman.Stacked(elman.cell.LSTM(64, 256), elman.Dropout(0.2), elman.cell.LSTM(256, 256))
         y, (low, high) = net(x)          # low.h, low.c, high.h, high.c: (B, 256)
 
     A part is a cell, a layer, or any module that treats every step alike (Dropout, Linear, LayerNorm). The state is a

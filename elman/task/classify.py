@@ -15,7 +15,7 @@ from elman.data.files import input_lines
 from elman.data.labelled import Labelled
 from elman.data.lexicon import Lexicon
 from elman.errors import DataError, OptionError
-from elman.module import Grid, ways
+from elman.module import Dropout, Grid, ways
 from elman.task.base import Loss, Score, Scores
 from elman.task.classify_options import RECIPES, Options
 from elman.task.networks import Words, pooled, stack
@@ -38,7 +38,7 @@ class Classifier(nn.Module):
         self.into: nn.Module = nn.Identity()
         if reading.symbols:
             words = Words(reading.symbols, o.embedding, o.word_dropout, o.grams)
-            self.into = nn.Sequential(words, nn.Dropout(o.dropout))
+            self.into = nn.Sequential(words, Dropout(o.dropout))
         width = o.embedding if reading.symbols else reading.width
         self.recurrent: nn.Module
         if o.grid:
@@ -47,7 +47,7 @@ class Classifier(nn.Module):
         else:
             self.recurrent = stack(o.cell, width, o.hidden, o.layers, o.both, o.dropout)
             self.output = nn.Linear(sides * o.hidden, labels)
-        self.dropout = nn.Dropout(o.dropout if o.grid else 0.0)
+        self.dropout = Dropout(o.dropout if o.grid else 0.0)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         if self.grid:

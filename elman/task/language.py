@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from elman.cell import Cell, DropConnect
 from elman.data.streams import Streams, begun, marked
 from elman.errors import DivergenceError
-from elman.module import Stacked
+from elman.module import Dropout, Stacked
 
 WINDOW = 256  # of the second score
 
@@ -45,14 +46,14 @@ class LanguageModel(nn.Module):
         tied: bool = False,
     ) -> None:
         super().__init__()
-        self.symbols, drop = symbols, LockedDropout if locked else nn.Dropout
+        self.symbols, drop = symbols, partial(Dropout, dropout, locked=locked)
         self.embedding = nn.Embedding(symbols, embedding) if embedding else None
         widths = [embedding or symbols, *[hidden] * layers]
         widths[-1] = embedding if tied else hidden
-        parts: list[nn.Module] = [drop(dropout)] if embedding else []
+        parts: list[nn.Module] = [drop()] if embedding else []
         for below, above in pairwise(widths):
             made = cell(below, above)
-            parts += [DropConnect(made, "W.weight", weight_dropout) if weight_dropout else made, drop(dropout)]
+            parts += [DropConnect(made, "W.weight", weight_dropout) if weight_dropout else made, drop()]
         self.recurrent = Stacked(*parts)
         self.output = nn.Linear(widths[-1], symbols)
         self.tied = tied
@@ -79,22 +80,6 @@ class LanguageModel(nn.Module):
 
     def initial(self, batch_size: int) -> Any:
         return self.recurrent.initial(batch_size)
-
-
-class LockedDropout(nn.Module):
-    """Dropout with one mask for all steps of a window, one a row. Shapes: (T, B, H). Source: Gal, Ghahramani (2016)."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or not self.rate:
-            return x
-        return x * torch.empty_like(x[:1]).bernoulli_(1 - self.rate).div_(1 - self.rate)
-
-    def extra_repr(self) -> str:
-        return f"{self.rate}"
 
 
 def cross_entropy(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from elman.cell import GRU, LSTM, Cell, Elman, ElmanReLU, LayerNormLSTM
-from elman.module import Bidirectional, Stacked
+from elman.module import Bidirectional, Dropout, Stacked
 
 CELLS: dict[str, type[Cell]] = {
     "elman": Elman, "elman-relu": ElmanReLU, "gru": GRU, "lstm": LSTM, "layer-norm-lstm": LayerNormLSTM
@@ -27,7 +27,7 @@ def stack(cell: str, input_size: int, hidden: int, layers: int, both: bool, drop
     parts: list[nn.Module] = []
     for below, _ in pairwise([input_size, *[sides * hidden] * layers]):
         parts.append(Bidirectional(make(below, hidden), make(below, hidden)) if both else make(below, hidden))
-        parts.append(nn.Dropout(dropout))
+        parts.append(Dropout(dropout))
     return Stacked(*parts)
 
 

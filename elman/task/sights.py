@@ -14,6 +14,7 @@ from elman.data.captions import Captioned, pictures_of, with_pictures
 from elman.data.features import Features
 from elman.data.images import read_picture
 from elman.errors import DataError
+from elman.module import Dropout
 from elman.module.encoder_decoder import ROUND
 
 ROOM = 256 << 20  # bytes of pixels that are kept in memory
@@ -198,7 +199,7 @@ class PictureEncoder(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.places = nn.Parameter(0.1 * torch.randn(side * side, width))
         self.whole = nn.Sequential(nn.Linear(width, width), nn.ReLU())
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, pictures: Tensor, there: None = None) -> tuple[Tensor, None, Tensor]:
         memory = self.blocks(pictures).flatten(2).transpose(1, 2) + self.places  # (B, S, M)
@@ -214,7 +215,7 @@ class FeatureEncoder(nn.Module):
 
     def __init__(self, size: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.into = nn.Sequential(nn.Linear(size, width), nn.ReLU(), nn.Dropout(dropout))
+        self.into = nn.Sequential(nn.Linear(size, width), nn.ReLU(), Dropout(dropout))
 
     def forward(self, features: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         memory = self.into(features)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from elman.data.lexicon import Lexicon
-from elman.module import Bidirectional
+from elman.module import Bidirectional, Dropout
 from elman.task.networks import CELLS, WordDropout, pooled, stack
 
 PART = 128  # words whose characters are read at once
@@ -76,7 +76,7 @@ class Tagger(nn.Module):
         o = options
         self.words = nn.Sequential(WordDropout(o.word_dropout), nn.Embedding(words, o.embedding))
         self.spelling = Spelling(symbols, o.letter_embedding, o.letter_hidden, o.cell)
-        self.dropout = nn.Dropout(o.dropout)
+        self.dropout = Dropout(o.dropout)
         width = o.embedding + 2 * o.letter_hidden
         self.recurrent = stack(o.cell, width, o.hidden, o.layers, True, o.dropout)
         self.output = nn.Linear(2 * o.hidden, labels)

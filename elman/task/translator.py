@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elman.cell import Attend, Cell, Conditioned, Deep, Variational
-from elman.module import EncoderDecoder, SequenceModel
+from elman.module import Dropout, EncoderDecoder, SequenceModel
 from elman.task.networks import CELLS, stack
 
 
@@ -41,7 +41,7 @@ class Embedded(nn.Module):
         super().__init__()
         self.table = table if own else None
         self.owner = (table,)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.dropout(self.owner[0](ids))
@@ -79,7 +79,7 @@ class Translator(nn.Module):
         for embedding in (table, read.owner[0]):
             nn.init.normal_(embedding.weight, std=0.1)
         self.both = EncoderDecoder(stack(o.cell, E, H, o.layers, both=True, dropout=o.dropout), decoder, read)
-        self.dropout = nn.Dropout(o.dropout)
+        self.dropout = Dropout(o.dropout)
 
     @property
     def decoder(self) -> SequenceModel:

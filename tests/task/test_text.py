@@ -13,7 +13,7 @@ from elman import DataError, OptionError
 from elman.checkpoint import RunFolder
 from elman.console import Report
 from elman.data.stdlib import standard_library
-from elman.task.language import LanguageModel, LockedDropout, choose, stateful_loss, window_loss, write
+from elman.task.language import LanguageModel, choose, stateful_loss, window_loss, write
 from elman.task.networks import CELLS
 from elman.task.options import SampleOptions
 from elman.task.text import Text
@@ -246,16 +246,6 @@ def test_lines_in_a_random_order_are_the_same_lines(text_file):
         assert sorted(found.splitlines()) == sorted(text.splitlines())
         assert found.endswith("and a rest")
     assert Text(Options(**options, shuffle=True)).data == one.data != Text(Options(**options)).data
-
-
-def test_locked_dropout_has_one_mask_a_window():
-    torch.manual_seed(0)
-    drop, x = LockedDropout(0.5), torch.ones(6, 3, 40)
-    y = drop(x)
-    assert torch.equal(y, y[:1].expand_as(y))
-    assert set(y.unique().tolist()) == {0.0, 2.0}
-    assert not torch.equal(y[0, 0], y[0, 1])  # each row has its own
-    assert torch.equal(drop.eval()(x), x)
 
 
 def test_the_standard_library_is_the_default_text():
