@@ -15,7 +15,7 @@ from elman.data.files import read_bytes
 from elman.data.text import Vocabulary, vocabulary_from_json
 from elman.errors import DataError, OptionError
 from elman.task.ctc import Prefix
-from elman.task.language import LanguageModel
+from elman.task.language import Predictor
 from elman.task.options import from_json
 from elman.task.text_model import build_model
 from elman.task.text_options import Options
@@ -38,7 +38,7 @@ class TextFusion:
     numbers: of each of the recogniser's symbols, its number in the text model; end: that of the line's end.
     """
 
-    def __init__(self, model: LanguageModel, numbers: Sequence[int], end: int, weight: float, bonus: float) -> None:
+    def __init__(self, model: Predictor, numbers: Sequence[int], end: int, weight: float, bonus: float) -> None:
         self.model, self.numbers, self.end = model, numbers, end
         self.weight, self.bonus = weight, bonus
         self.known: dict[Prefix, Known] = {}
@@ -99,7 +99,7 @@ def parsed(path: Path) -> Any:
         raise DataError(f"{path} is damaged ({error}); restore it, or train the text model again") from None
 
 
-def text_model(about: Mapping[str, Any]) -> tuple[LanguageModel, Vocabulary]:
+def text_model(about: Mapping[str, Any]) -> tuple[Predictor, Vocabulary]:
     """A model without its weights, and its vocabulary, from what `read_text_model` said. Errors: DataError."""
     try:
         options = from_json(Options, about.get("options"))

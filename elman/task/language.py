@@ -22,7 +22,20 @@ from elman.module import Dropout, Stacked
 WINDOW = 256  # of the second score
 
 
-class LanguageModel(nn.Module):
+class Predictor(nn.Module):
+    """p(next symbol | all before): model(ids, state, reset) -> logits (T, B, V) and the state; ids and reset (T, B)."""
+
+    def losses(self, x: Tensor, y: Tensor, state: Any, reset: Tensor | None = None) -> tuple[Tensor, Any]:
+        """-log p of every target, in nats, (T*B,), and the state after the window; x, y and reset (T, B)."""
+        logits, state = self(x, state, reset)
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none"), state
+
+    def initial(self, batch_size: int) -> Any:
+        """The state before the first symbol."""
+        raise NotImplementedError
+
+
+class LanguageModel(Predictor):
     """p(next symbol | all before): embedding, a stack of recurrent layers, softmax over the vocabulary.
 
     Shapes: ids (T, B) of int64 -> logits (T, B, V) and the state, and what `watch` names; reset (T, B) of bool, where
@@ -82,16 +95,8 @@ class LanguageModel(nn.Module):
         return self.recurrent.initial(batch_size)
 
 
-def cross_entropy(
-    model: LanguageModel, x: Tensor, y: Tensor, state: Any, reset: Tensor | None = None
-) -> tuple[Tensor, Any]:
-    """-log p of every target, in nats, (T*B,), and the state after the window; x, y and reset (T, B)."""
-    logits, state = model(x, state, reset)
-    return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none"), state
-
-
 def stateful_loss(
-    model: LanguageModel,
+    model: Predictor,
     ids: Tensor,
     streams: int = 1,
     tick: Callable[[int], None] = lambda n: None,
@@ -108,14 +113,14 @@ def stateful_loss(
     with inference(model):
         for at in range(0, text.length, window):
             x, y = text.between(at, at + window)
-            loss, state = cross_entropy(model, x, y, state, text.resets(at, at + window))
+            loss, state = model.losses(x, y, state, text.resets(at, at + window))
             total += loss.double().sum().item()
             tick(x.numel())
     return total / (streams * text.length)
 
 
 def window_loss(
-    model: LanguageModel,
+    model: Predictor,
     ids: Tensor,
     tick: Callable[[int], None] = lambda n: None,
     begins: Tensor | None = None,
@@ -135,14 +140,14 @@ def window_loss(
         for at in range(0, count, 64):
             first = torch.arange(at, min(at + 64, count)) * WINDOW
             reset = None if begins is None else begun(begins, first, WINDOW)
-            loss, _ = cross_entropy(model, x[:, at : at + 64].long(), y[:, at : at + 64].long(), None, reset)
+            loss, _ = model.losses(x[:, at : at + 64].long(), y[:, at : at + 64].long(), None, reset)
             total += loss.double().sum().item()
             tick(loss.numel())
     return total / y.numel()
 
 
 def write(
-    model: LanguageModel,
+    model: Predictor,
     prompt: Tensor,
     length: int,
     temperature: float,
@@ -179,7 +184,7 @@ def choose(logits: Tensor, temperature: float, top_k: int | None, draw: torch.Ge
     return torch.multinomial(scaled.softmax(-1), 1, generator=draw)[0]
 
 
-def predict(model: LanguageModel, x: Tensor, state: Any, reset: Tensor | None = None) -> tuple[Tensor, Any]:
+def predict(model: Predictor, x: Tensor, state: Any, reset: Tensor | None = None) -> tuple[Tensor, Any]:
     """logits and state, without dropout and without gradient."""
     with inference(model):
         return model(x, state, reset)

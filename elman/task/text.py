@@ -22,10 +22,11 @@ from elman.errors import DataError
 from elman.module import ways
 from elman.task.base import Loss, Score, Scores, Task
 from elman.task.dynamics import effect, space
+from elman.task.ensemble import Ensemble
 from elman.task.inside import Reach, Read, lags, read
-from elman.task.language import LanguageModel, cross_entropy, stateful_loss, window_loss, write
+from elman.task.language import LanguageModel, Predictor, stateful_loss, window_loss, write
 from elman.task.options import Recipe, SampleOptions, check_ranges
-from elman.task.text_model import build_model, vanilla
+from elman.task.text_model import build_model, network, vanilla
 from elman.task.text_options import RECIPES, Options
 
 LOOKED_AT = 30_000  # symbols that views read
@@ -39,7 +40,7 @@ class Text(Task):
     name: ClassVar[str] = "text"
     file_names: ClassVar[tuple[str, ...]] = ("vocabulary.json",)
     writes: ClassVar[bool] = True
-    model: LanguageModel
+    model: Predictor
     options_type: ClassVar[type[Options]] = Options
     losses: ClassVar[tuple[str, ...]] = ("stateful", "windows of 256")
     recipes: ClassVar[dict[str, Recipe]] = RECIPES
@@ -47,7 +48,7 @@ class Text(Task):
         "elman train text                                  learn Python from its standard library",
         "elman train text shakespeare.txt --seconds 600    your own text, ten minutes",
         "elman train text shakespeare.txt --recipe good    a wider network with dropout, twenty minutes",
-        "elman train text shakespeare.txt --recipe best    two such layers, an hour",
+        "elman train text shakespeare.txt --recipe best    two networks of two such layers, an hour",
         "elman train text book.txt --recipe min-char-rnn   the vanilla RNN of 2015",
         "elman train text notes.txt --cell gru --layers 2 --hidden 256 --dropout 0.2",
         "elman train text --run runs/text --resume         go on where it stopped",
@@ -179,7 +180,9 @@ class Text(Task):
         if self._begins is not None:
             data += f", {len(self._begins) + 1:,} documents"
         wide = f"{o.layers} x {o.hidden}, {f'embedding {o.embedding}' if o.embedding else 'one-hot input'}"
-        rows = {"data": data, "split": parts, "reading": reading, "model": f"{o.cell} {wide}, dropout {o.dropout:g}"}
+        many = f"{o.members} networks, each " if o.members > 1 else ""
+        model = f"{many}{o.cell} {wide}, dropout {o.dropout:g}"
+        rows = {"data": data, "split": parts, "reading": reading, "model": model}
         if o.loss == "window":
             rows["loss"] = f"summed over a window; smoothed from -{o.window} ln(1/{V}) = {o.window * self.guess:.2f}"
         x, resets = self._streams[0][0], self._resets(0)
@@ -196,7 +199,7 @@ class Text(Task):
             state = self.initial()
         elif self.options.reset:
             state = reset(state, self.initial(), self.options.reset)
-        losses, state = cross_entropy(self.model, x, y, state, self._resets(k))
+        losses, state = self.model.losses(x, y, state, self._resets(k))
         mean = losses.mean()
         objective = mean * len(x) if self.options.loss == "window" else mean
         return Loss(objective, mean.item(), tuple(layer._make(v.detach() for v in layer) for layer in state))
@@ -223,9 +226,16 @@ class Text(Task):
 
     def gradient_by_lag(self) -> dict[int, float]:
         """Over the first window of the training part, from an empty context."""
-        return lags(self.model, *self._streams[0])
+        return lags(self.network, *self._streams[0])
 
     # use
+
+    @property
+    def network(self) -> LanguageModel:
+        """The network to look into: the first of several."""
+        model = self.model.members[0] if isinstance(self.model, Ensemble) else self.model
+        assert isinstance(model, LanguageModel)
+        return model
 
     def score(self, paths: Sequence[str] = (), tick: Callable[[int], None] = lambda n: None) -> Scores:
         """Nats per symbol by both protocols, of files one after another or of the validation part."""
@@ -254,12 +264,12 @@ class Text(Task):
         ids, decode = ids[:LOOKED_AT].long(), self.vocabulary.decode
         if not len(ids):
             return []
-        found = read(self.model, ids, None if begins is None else begun(begins, torch.zeros(1).long(), len(ids)))
+        found = read(self.network, ids, None if begins is None else begun(begins, torch.zeros(1).long(), len(ids)))
         pieces = [*map(self.vocabulary.decoder(), ids.tolist())]
         text = Read(pieces, [[decode([i]) for i in row] for row in found.expected.tolist()], found)
-        left = effect(self.model, ids)
+        left = effect(self.network, ids)
         gates = [found] if any(name.endswith("_gate") for name in found.gates) else []
-        moves = [*([left] if left else []), space(self.model, found.states, pieces, ids)]
+        moves = [*([left] if left else []), space(self.network, found.states, pieces, ids)]
         return [text, *gates, *self._reach(ids), *moves]
 
     def _reach(self, ids: Tensor) -> list[Reach]:
@@ -269,8 +279,9 @@ class Text(Task):
             return []
         streams = min(REACHES, (len(ids) - 1) // 3)
         window = Streams(ids, streams, min(LONGEST, (len(ids) - 1) // streams))[0]
-        others = {"the same, untrained": build_model(o, V), "a vanilla RNN, untrained": build_model(vanilla(o), V)}
-        networks = {"this network": self.model, **others}
+        torch.manual_seed(o.seed)
+        others = {"the same, untrained": network(o, V), "a vanilla RNN, untrained": network(vanilla(o), V)}
+        networks = {"this network": self.network, **others}
         return [Reach(o.window, {name: lags(model, *window) for name, model in networks.items()})]
 
     def sample(self, k: int) -> str:

@@ -8,14 +8,21 @@ import torch
 from torch import nn
 
 from elman.errors import OptionError
-from elman.task.language import LanguageModel
+from elman.task.ensemble import Ensemble
+from elman.task.language import LanguageModel, Predictor
 from elman.task.networks import CELLS
 from elman.task.text_options import Options
 
 
-def build_model(o: Options, symbols: int) -> LanguageModel:
-    """The network, its weights fixed by the seed. Errors: OptionError where it does not fit in memory."""
+def build_model(o: Options, symbols: int) -> Predictor:
+    """The network, or several, weights fixed by the seed. Errors: OptionError where it does not fit in memory."""
     torch.manual_seed(o.seed)
+    members = [network(o, symbols) for _ in range(o.members)]
+    return Ensemble(members) if len(members) > 1 else members[0]
+
+
+def network(o: Options, symbols: int) -> LanguageModel:
+    """One network, its weights drawn at random."""
     try:
         model = LanguageModel(
             symbols, CELLS[o.cell], o.hidden, o.layers, o.embedding, o.dropout,

@@ -47,6 +47,8 @@ class Options(TrainOptions):
     """Probability of dropping a recurrent weight, one mask a window."""
     tied: bool = False
     """The embedding is the output layer too; the last layer then has the embedding's width."""
+    members: int = 1
+    """Networks side by side, each with weights of its own; their probabilities are averaged."""
     start: float | None = None
     """Standard deviation of normal initial weights, with zero biases; None: each cell's own."""
 
@@ -72,7 +74,7 @@ class Options(TrainOptions):
 
 SHORTEST = 10  # window that may vary
 LEAST = {**AT_LEAST, "words": 3, "validation": 0, "hidden": 1, "layers": 1, "embedding": 0, "dropout": 0,
-         "weight_dropout": 0, "start": 0, "reset": 0,
+         "weight_dropout": 0, "members": 1, "start": 0, "reset": 0,
          "batch": 1, "window": 1, "sample_length": 1, "sample_temperature": 0}  # fmt: skip
 
 
@@ -103,10 +105,10 @@ RECIPES: dict[str, Recipe] = {
     ),
     "best": Recipe(
         Options(
-            cell="layer-norm-lstm", hidden=512, layers=2, dropout=0.5, reset=0.05, rate=4e-3, average=0.999,
+            cell="layer-norm-lstm", hidden=512, layers=2, dropout=0.5, members=2, reset=0.05, rate=4e-3, average=0.999,
             validate_every=1000, sample_every=1000,
         ),
-        "two such layers with more dropout, an hour",
+        "two networks of two such layers, more dropout, an hour",
         seconds=3480,
     ),
     "names": Recipe(
