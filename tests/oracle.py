@@ -41,3 +41,19 @@ def run(cell, x, state=None, lengths=None, reset=None, reverse=False, width=None
         columns.append(torch.stack([*ys, *[zero] * (T - n)]))
         last.append(final)
     return torch.stack(columns, 1), tuple(torch.cat(parts) for parts in zip(*last))
+
+
+def scalar(y, state):
+    """One number that every output and every last state enters, each with its own weight."""
+    torch.manual_seed(7)
+    return sum((value * torch.randn_like(value)).sum() for value in (y, *state))
+
+
+def gradients(cell, x, state, context, y, last, twice=False):
+    """Gradients of `scalar` to x, state, context and the parameters; with `twice`, those of their squared norm."""
+    leaves = [x, *state, *(value for value in context.values() if value.requires_grad), *cell.parameters()]
+    first = torch.autograd.grad(scalar(y, last), leaves, create_graph=twice, materialize_grads=True)
+    if not twice:
+        return first
+    norm = sum(g.square().sum() for g in first)
+    return torch.autograd.grad(norm, leaves, materialize_grads=True) if norm.requires_grad else ()

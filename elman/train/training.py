@@ -167,10 +167,11 @@ class Training:
         """All that training goes on from, by name, in tensors that are its own or like its own."""
         found = {f"model.{name}": value for name, value in self.task.model.state_dict().items()}
         found |= self.processes.whole(flatten(self.state, "state")) | {"random": torch.get_rng_state()}
+        count = torch.zeros((), dtype=torch.float32 if self.optimizer.defaults.get("fused") else None)
         for i, parameter in enumerate(self.parameters if self.step else []):
             kept = self.optimizer.state.get(parameter, {})
             for key in memory(self.options):
-                first = torch.zeros(()) if key == "step" else torch.zeros_like(parameter)  # before its first gradient
+                first = count if key == "step" else torch.zeros_like(parameter)  # before its first gradient
                 found[f"optimizer.{i}.{key}"] = kept.get(key, first)
         found |= {f"kept.{name}": value for name, value in self.kept.items()}
         return found | {f"average.{i}": value for i, value in enumerate(self.average)}
@@ -241,6 +242,7 @@ class Training:
         self.kept = named(tensors, "kept.")
         own = {name: value[self.task.share.rows] for name, value in tensors.items() if name.startswith("state.")}
         self.state = rebuild(self.state, own, "state")
+        count = torch.zeros((), dtype=torch.float32 if self.optimizer.defaults.get("fused") else None)
         for i, parameter in enumerate(self.parameters if self.step else []):
             kept = {key: tensors[f"optimizer.{i}.{key}"] for key in memory(self.options)}
             self.optimizer.state[parameter] = kept

@@ -8,6 +8,7 @@ import torch
 from cells import CASES, CELLS, context_of, cut, irregular, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import gradients, scalar
 from tolerance import all_close, close
 
 import elman
@@ -23,22 +24,6 @@ def backend(request):
     """Every contract holds for every way of running."""
     with elman.backend(request.param):
         yield request.param
-
-
-def scalar(y, state):
-    """One number that every output and every last state enters, each with its own weight."""
-    torch.manual_seed(7)
-    return sum((value * torch.randn_like(value)).sum() for value in (y, *state))
-
-
-def gradients(cell, x, state, context, y, last, twice=False):
-    """Gradients of `scalar` to x, state, context and the parameters; with `twice`, those of their squared norm."""
-    leaves = [x, *state, *(value for value in context.values() if value.requires_grad), *cell.parameters()]
-    first = torch.autograd.grad(scalar(y, last), leaves, create_graph=twice, materialize_grads=True)
-    if not twice:
-        return first
-    norm = sum(g.square().sum() for g in first)
-    return torch.autograd.grad(norm, leaves, materialize_grads=True) if norm.requires_grad else ()
 
 
 def width(cell):

@@ -16,7 +16,7 @@ from elman.compiler.emit.layout import Layout
 from elman.compiler.emit.linear import linear
 from elman.compiler.emit.llvm import FLAG_BYTES, Build
 from elman.compiler.emit.outer import outer
-from elman.compiler.emit.plan import Plan, plan
+from elman.compiler.emit.plan import Plan, plan, stateless
 from elman.compiler.emit.pool import Pieces, fresh, lease
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import MEANING, Given, Result, constant
@@ -26,6 +26,8 @@ from elman.compiler.graph import LEAVES, Loop, Node, Op, order, show
 TYPES = {torch.float32: "f32", torch.float64: "f64"}
 ROUNDED = {torch.bfloat16: "bf16"}  # operands of products, where all else is float32
 WIDE_ROWS = 3  # rows a thread from which each thread runs its own rows; below, threads share each product
+FULL_ROWS = 13  # rows a thread from which reading a large matrix at every step costs nothing beside its product
+LARGE = 1 << 20  # bytes of matrices that leave too little of a second cache to those which every step needs
 
 
 def emit(loop: Loop, operands: torch.dtype | None = None, target: Target | None = None) -> Callable[[Given], Result]:
@@ -41,32 +43,34 @@ class Emitted:
 
     def __init__(self, loop: Loop, operands: torch.dtype | None, target: Target) -> None:
         self.loop, self.operands, self.target = loop, operands, target
-        self.kernels: dict[tuple[torch.dtype, bool], Compiled] = {}
+        self.kernels: dict[tuple[torch.dtype, bool, bool], Compiled] = {}
+        self.elements = stateless(loop)
 
-    def compiled(self, dtype: torch.dtype, wide: bool) -> Compiled:
-        """The kernel, from memory, from the disk, or new."""
-        if (dtype, wide) not in self.kernels:
+    def compiled(self, dtype: torch.dtype, rows: float) -> Compiled:
+        """The kernel for so many rows a thread, from memory, from the disk, or new."""
+        wide = rows >= WIDE_ROWS
+        hoisted = not wide or (rows < FULL_ROWS and self.elements * (self.operands or dtype).itemsize >= LARGE)
+        if (dtype, wide, hoisted) not in self.kernels:
             with collection_paused():
                 name = TYPES[dtype] if self.operands is None else ROUNDED[self.operands]
-                self.kernels[dtype, wide] = Compiled(self.loop, wide, name, self.target)
-        return self.kernels[dtype, wide]
+                self.kernels[dtype, wide, hoisted] = Compiled(self.loop, wide, hoisted, name, self.target)
+        return self.kernels[dtype, wide, hoisted]
 
     def __call__(self, given: Given) -> Result:
         some = next(iter([*given.per_step.values(), *given.state.values()]))
-        wide = given.size[1] >= WIDE_ROWS * torch.get_num_threads()
-        kernel = self.compiled(some.dtype, wide)
+        kernel = self.compiled(some.dtype, given.size[1] / torch.get_num_threads())
         return run(kernel.plan, kernel, given, some)
 
 
 class Compiled:
     """A planned loop and its kernel, for one element type: "f32", "f64" or "bf16"."""
 
-    def __init__(self, loop: Loop, wide: bool, dtype: str, target: Target) -> None:
+    def __init__(self, loop: Loop, wide: bool, hoisted: bool, dtype: str, target: Target) -> None:
         self.shared = products(dtype, target)
         self.linear = linear(dtype, target)
         self.outer = partial(outer, dtype=dtype, target=target)
         self.sizes = Build(target, dtype)
-        self.plan = plan(loop, wide, self.sizes.panel)
+        self.plan = plan(loop, wide, hoisted, self.sizes.panel)
         self.layout = Layout(self.plan, self.sizes)
         self.states = loop.leaves(Op.STATE)
         self.outers = {name: [n for n in order([node]) if n.op is Op.OUTER] for name, node in loop.summed.items()}
@@ -76,9 +80,13 @@ class Compiled:
             Kernel(self.plan, module).write()
             return module.module
 
-        name = f"{dtype} {'wide' if wide else 'narrow'} {'reverse' if loop.reverse else 'forward'}"
+        way = [
+            "wide" if wide else "narrow",
+            "hoisted" if hoisted else "in step",
+            "reverse" if loop.reverse else "forward",
+        ]
         leaves = [f"{n.op.name} {n.arg!r} {n.rows} x {n.width}" for n in loop.nodes() if n.op in LEAVES]
-        code = native.load("unfolded", "\n".join([name, show(loop), *leaves]), build, target)
+        code = native.load("unfolded", "\n".join([dtype, *way, show(loop), *leaves]), build, target)
         self.address = code.address("kernel")
         self.kept = code.kept
         self.memory = lru_cache(maxsize=16)(partial(Memory, self))

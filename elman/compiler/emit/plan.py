@@ -53,6 +53,7 @@ class Plan:
 
     loop: Loop
     wide: bool
+    hoisted: bool
     panel: int
     ahead: list[Node]  # computed by torch, for all steps at once
     inside: list[Node]
@@ -81,14 +82,14 @@ class Plan:
         return [(n.width, n.rows) if turned else (n.rows, n.width) for n, turned in self.weights]
 
 
-def plan(loop: Loop, wide: bool, panel: int) -> Plan:
+def plan(loop: Loop, wide: bool, hoisted: bool, panel: int) -> Plan:
     """Divide a loop and schedule its inside.
 
-    wide: each thread has many rows, so that every product is worth doing at its step, while its sides are in the cache;
-    only sums over all rows stay behind. Otherwise products that need no state are done for all steps at once.
+    wide: each thread runs rows of its own. hoisted: products that need no state are done for all steps at once;
+    otherwise at their step, while their sides are in the cache, and only sums over all rows stay behind.
     panel: columns of a product's tile; a result of whole tiles is written straight to its output.
     """
-    made = Plan(loop, wide, panel, *divide(loop, wide))
+    made = Plan(loop, wide, hoisted, panel, *divide(loop, hoisted))
     choose_outputs(made)
     when = moments(made)
     choose_memory(made)
@@ -101,22 +102,29 @@ def plan(loop: Loop, wide: bool, panel: int) -> Plan:
             keep(made, node)
 
 
-def divide(loop: Loop, wide: bool) -> tuple[list[Node], list[Node], list[Node]]:
+def divide(loop: Loop, hoisted: bool) -> tuple[list[Node], list[Node], list[Node]]:
     """(ahead, inside, behind): products that need no state with what they need; the kernel's; what reads all steps."""
     part = unfold(loop)
     nodes = [n for n in loop.nodes() if n.op not in LEAVES]
     still = without_steps(loop)
-    early = [n for n in nodes if n.op is Op.MATMUL and part[n] == "before" and (n in still or not wide)]
+    early = [n for n in nodes if n.op is Op.MATMUL and part[n] == "before" and (n in still or hoisted)]
     ahead = {n for n in order(early) if n.op not in LEAVES}
     behind: set[Node] = set()
     for n in nodes:
-        late = n.op is Op.MATMUL and part[n] == "after" and not wide
+        late = n.op is Op.MATMUL and part[n] == "after" and hoisted
         if n not in ahead and (late or n.op is Op.OUTER or any(s in behind for s in n.src)):
             behind.add(n)
     outputs = [*loop.per_step.values(), *loop.summed.values(), *loop.carried.values()]
     needed = {s for n in behind for s in n.src} | set(outputs)
     inside = [n for n in order(n for n in nodes if n in needed - ahead - behind) if n.op not in LEAVES]
     return [n for n in nodes if n in ahead], [n for n in inside if n not in ahead], [n for n in nodes if n in behind]
+
+
+def stateless(loop: Loop) -> int:
+    """Elements of the matrices in products that need no state, and could be hoisted."""
+    part, still = unfold(loop), without_steps(loop)
+    found = [n for n in loop.nodes() if n.op is Op.MATMUL and part[n] in ("before", "after") and n not in still]
+    return sum(matrix.rows * matrix.width for matrix in {n.src[1] for n in found})
 
 
 def without_steps(loop: Loop) -> set[Node]:

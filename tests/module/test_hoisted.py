@@ -1,0 +1,67 @@
+"""Wide plans that do products without state for all steps at once, as with large matrices: against the oracle."""
+
+import oracle
+import pytest
+import torch
+from cells import CELLS, context_of, irregular, make
+from oracle import gradients
+from tolerance import all_close, close
+
+import elman
+from elman.compiler.emit import cpu
+
+SIZE = (7, 4, 3, 5)  # T, B, I, H: four rows for one thread
+
+
+@pytest.fixture
+def plans(monkeypatch):
+    """The plans of all kernels made, every matrix taken to be large, on one thread."""
+    made, plan, threads = [], cpu.plan, torch.get_num_threads()
+
+    def noted(*given):
+        made.append(plan(*given))
+        return made[-1]
+
+    monkeypatch.setattr(cpu, "LARGE", 0)
+    monkeypatch.setattr(cpu, "plan", noted)
+    torch.set_num_threads(1)
+    yield made
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+def test_values_and_gradients_are_the_oracles(kind, reverse, dtype, plans):
+    cell, x, state = make(kind, SIZE, dtype)
+    context, (lengths, reset) = context_of(cell, x), irregular(*SIZE[:2])
+    with elman.backend("fused"):
+        y, last = elman.Recurrent(cell, reverse=reverse)(x, state, lengths=lengths, reset=reset, **context)
+        found = gradients(cell, x, state, context, y, last)
+    want, ends = oracle.run(cell, x, state, lengths, reset, reverse, cell.output_size, **context)
+    close(y, want, "y")
+    all_close(last, ends, "last state")
+    all_close(found, gradients(cell, x, state, context, want, ends), "gradient")
+    assert plans
+    assert all(plan.wide and plan.hoisted for plan in plans)
+
+
+def test_the_product_of_x_is_ahead_and_its_gradient_behind(plans):
+    cell, x, state = make("lstm", SIZE)
+    y, _ = elman.Recurrent(cell, strict=True)(x, state)
+    y.sum().backward()
+    forward, back = plans
+    assert [n.op.name for n in forward.ahead].count("MATMUL") == 1
+    assert [n.op.name for n in back.behind].count("MATMUL") == 1
+    assert [n.op.name for n in back.behind].count("OUTER") == 2
+
+
+@pytest.mark.parametrize(("rows", "width", "hoisted"), [(12, 512, True), (13, 512, False), (12, 128, False)])
+def test_few_rows_and_large_matrices_are_hoisted(rows, width, hoisted, monkeypatch):
+    made, plan = [], cpu.plan
+    monkeypatch.setattr(cpu, "plan", lambda *given: made.append(plan(*given)) or made[-1])
+    x = torch.randn(2, rows * torch.get_num_threads(), width)
+    with torch.no_grad():
+        elman.Recurrent(elman.cell.LSTM(width, width), strict=True)(x)
+    (found,) = made
+    assert (found.wide, found.hoisted) == (True, hoisted)
