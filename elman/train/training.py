@@ -242,7 +242,6 @@ class Training:
         self.kept = named(tensors, "kept.")
         own = {name: value[self.task.share.rows] for name, value in tensors.items() if name.startswith("state.")}
         self.state = rebuild(self.state, own, "state")
-        count = torch.zeros((), dtype=torch.float32 if self.optimizer.defaults.get("fused") else None)
         for i, parameter in enumerate(self.parameters if self.step else []):
             kept = {key: tensors[f"optimizer.{i}.{key}"] for key in memory(self.options)}
             self.optimizer.state[parameter] = kept

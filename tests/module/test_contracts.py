@@ -1,11 +1,12 @@
 """The contracts of a layer, over cells, directions, odd sizes and types, against the oracle."""
 
 import copy
+from itertools import product
 
 import oracle
 import pytest
 import torch
-from cells import CASES, CELLS, context_of, cut, irregular, make
+from cells import CASES, CELLS, THOROUGH, context_of, cut, irregular, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import gradients, scalar
@@ -13,6 +14,12 @@ from tolerance import all_close, close
 
 import elman
 
+ROWS = ("whole", "lengths", "reset", "both")
+EVERY = [  # in single precision the less usual cells have all masks at once only
+    (kind, size, dtype, rows)
+    for (kind, size), dtype, rows in product(CASES, (torch.float32, torch.float64), ROWS)
+    if kind in THOROUGH or dtype == torch.float64 or rows == "both"
+]
 cells = pytest.mark.parametrize("kind", CELLS)
 cases = pytest.mark.parametrize(("kind", "size"), CASES, ids=str)
 types = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
@@ -30,10 +37,8 @@ def width(cell):
     return cell.output_size
 
 
-@cases
-@types
+@pytest.mark.parametrize(("kind", "size", "dtype", "rows"), EVERY, ids=str)
 @directions
-@pytest.mark.parametrize("rows", ["whole", "lengths", "reset", "both"])
 def test_values_and_gradients_are_the_oracles(kind, size, dtype, reverse, rows):
     cell, x, state = make(kind, size, dtype)
     context = context_of(cell, x)
@@ -55,7 +60,7 @@ def test_values_and_gradients_are_the_oracles(kind, size, dtype, reverse, rows):
 
 @cells
 @directions
-@pytest.mark.parametrize("rows", ["whole", "lengths", "reset", "both"])
+@pytest.mark.parametrize("rows", ROWS)
 @torch.no_grad()
 def test_values_without_gradients_are_the_oracles(kind, reverse, rows):
     """What is not to be differentiated has kernels of its own, which save nothing."""

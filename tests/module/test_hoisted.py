@@ -3,7 +3,7 @@
 import oracle
 import pytest
 import torch
-from cells import CELLS, context_of, irregular, make
+from cells import context_of, irregular, make
 from oracle import gradients
 from tolerance import all_close, close
 
@@ -11,6 +11,7 @@ import elman
 from elman.compiler.emit import cpu
 
 SIZE = (7, 4, 3, 5)  # T, B, I, H: four rows for one thread
+KINDS = ("elman", "lstm", "gru", "uneven", "jumpy", "lstm-learned", "attend-additive", "decoder", "row-of-a-grid")
 
 
 @pytest.fixture
@@ -29,11 +30,10 @@ def plans(monkeypatch):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-def test_values_and_gradients_are_the_oracles(kind, reverse, dtype, plans):
-    cell, x, state = make(kind, SIZE, dtype)
+def test_values_and_gradients_are_the_oracles(kind, reverse, plans):
+    cell, x, state = make(kind, SIZE)
     context, (lengths, reset) = context_of(cell, x), irregular(*SIZE[:2])
     with elman.backend("fused"):
         y, last = elman.Recurrent(cell, reverse=reverse)(x, state, lengths=lengths, reset=reset, **context)
