@@ -12,7 +12,7 @@ class Dropout(nn.Dropout):
 
         net = elman.Stacked(elman.cell.LSTM(64, 256), elman.Dropout(0.2), elman.cell.LSTM(256, 256))
 
-    As torch.nn.Dropout, in a fifth of its time on a CPU, and so with other random numbers. locked: one mask for all
+    As torch.nn.Dropout, in a quarter of its time on a CPU, and so with other random numbers. locked: one mask for all
     steps, one a row, in place of others at each step. Shapes: any; locked: steps first, (T, B, H).
     Sources: Srivastava et al. (2014); locked: Gal, Ghahramani (2016), arXiv:1512.05287.
     """
