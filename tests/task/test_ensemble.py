@@ -19,7 +19,7 @@ TEXT = """--hidden 12 --embedding 5 --batch 4 --window 8 --members 2 --layers 2 
 @pytest.fixture
 def members():
     torch.manual_seed(0)
-    return [LanguageModel(V, CELLS["lstm"], 9, layers, 5, 0.3) for layers in (2, 2, 2)]
+    return [LanguageModel(V, CELLS["lstm"], 9, 2, 5, 0.3) for _ in range(3)]
 
 
 def test_the_probability_is_the_mean_of_theirs_also_from_a_carried_state(members):
