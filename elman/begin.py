@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from elman import precision
-from elman.checkpoint import RunFolder
+from elman.checkpoint import NEWEST, RunFolder
 from elman.errors import OptionError, RunError
 from elman.task import TASKS
 from elman.task.options import from_json
@@ -38,7 +38,8 @@ def prepared(words: list[str], processes: Processes = Processes()) -> tuple[Any,
     with precision(asked.precision), processes.in_turn():  # refused before data is read and a folder made
         made = task(asked)
     processes.divide(made)
-    return made, processes.folder(lambda: RunFolder.create(asked.run, task.name)), False
+    left = [*made.file_names, "model.safetensors", NEWEST] if processes.restarts else []
+    return made, processes.folder(lambda: RunFolder.create(asked.run, task.name, left)), False
 
 
 def asked_for(words: list[str]) -> tuple[Any, Any]:
@@ -86,7 +87,8 @@ def resume(task: Any, words: list[str], run: str | None, processes: Processes) -
     folder = processes.folder(lambda: RunFolder.newest(task.name) if run is None else RunFolder.open(run))
     made, config = reopen(folder, task.name)
     name, words = take_recipe(task, words)
-    base = replace(task.recipes[name].options if name else made.options, **dict.fromkeys(BOUNDS))
+    own = {option: getattr(made.options, option) for option in ({*FREE, "files"} - {*BOUNDS} if name else ())}
+    base = replace(task.recipes[name].options if name else made.options, **own, **dict.fromkeys(BOUNDS))
     asked = parse(task.options_type, words, f"elman train {task.name}", base, "")
     for option in sorted({field.name for field in fields(asked)} - FREE):
         if getattr(asked, option) != getattr(made.options, option):

@@ -32,16 +32,26 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def create(cls, name: str | None, task: str) -> RunFolder:
-        """A new folder: the named one, which must not hold a run yet, or runs/TASK, runs/TASK-2, ..."""
+    def create(cls, name: str | None, task: str, left: Iterable[str] = ()) -> RunFolder:
+        """A new folder: the named one, which must not hold a run yet, or runs/TASK, runs/TASK-2, ...
+
+        left: files to remove, whole or in part, that a run may have left which was killed before its first step.
+        """
         path = Path(name) if name else cls._free(task)
         if (path / "config.json").exists():
             raise RunError(f"{path} already holds a run: go on with it by --resume, or name another folder with --run")
         try:
             new = [folder for folder in (path, *path.parents) if not folder.exists()]
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=name is not None)
             for folder in new:
                 settle(folder.parent)
+            for file in left:
+                (path / file).unlink(missing_ok=True)
+                (path / f"{file}.part").unlink(missing_ok=True)
+        except FileExistsError:
+            if name is None:  # another process was faster
+                return cls.create(name, task)
+            raise RunError(f"{path} is no folder: name another with --run") from None
         except OSError as error:
             raise RunError(f"cannot make the run folder {path}: {error.strerror}; name another with --run") from None
         if any(path.iterdir()):
@@ -65,7 +75,7 @@ class RunFolder:
         found = [path.parent for path in Path("runs").glob(f"{task}*/config.json")]
         if not found:
             raise RunError(f"no run to go on with: there is no runs/{task}*/config.json here; name one with --run")
-        return cls(max(found, key=lambda path: (path / "config.json").stat().st_mtime))
+        return cls(max(found, key=lambda path: last_written(path).stat().st_mtime))
 
     @classmethod
     def open(cls, name: str) -> RunFolder:
@@ -94,6 +104,22 @@ class RunFolder:
                 path.unlink()
             self.path.rmdir()
             raise
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Train in this folder while the block runs. Errors: RunError where another process is known to."""
+        if os.name != "posix":
+            yield
+            return
+        number = os.open(self.path, os.O_RDONLY)
+        try:
+            if not locked(number):
+                raise RunError(
+                    f"another process is training in {self.path}: wait for it, stop it, or name another folder by --run"
+                )
+            yield
+        finally:
+            os.close(number)
 
     def read_json(self, name: str) -> Any:
         try:
@@ -222,6 +248,23 @@ class RunFolder:
             f"{what}; the last good checkpoint stays: free some space or mend the folder, then go on with "
             f"--run {self.path} --resume"
         )
+
+
+def last_written(folder: Path) -> Path:
+    """The file of a run whose time is that of the run."""
+    newest = folder / NEWEST
+    return newest if newest.exists() else folder / "config.json"
+
+
+def locked(number: int) -> bool:
+    """Lock an open folder until it is closed, where the file system has locks; False where another process has."""
+    import fcntl
+
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES)
+    return True
 
 
 def settle(folder: Path) -> None:

@@ -36,7 +36,7 @@ from elman.arguments import (
 from elman.begin import asked_for, looked_at, parse, prepared, trained
 from elman.checkpoint import RunFolder
 from elman.console import Report
-from elman.errors import ElmanError, OptionError
+from elman.errors import ElmanError, FinishedError, OptionError
 from elman.look.named import named, told
 from elman.look.page import Page
 from elman.look.show import show, write_figures
@@ -133,7 +133,14 @@ def run_train(words: list[str]) -> int:
 def carry_through(task: Any, folder: RunFolder, resumed: bool, processes: Processes) -> int:
     """Train, then score; where a signal ended it, say how to go on."""
     report = processes.report()
-    if signal := train(task, folder, report, resumed, processes):
+    try:
+        signal = train(task, folder, report, resumed, processes)
+    except FinishedError as error:
+        if not processes.restarts:
+            raise
+        report.say(str(error))  # the same command, given again
+        return 0
+    if signal:
         report.say(f"stopped and saved; go on with: elman train {task.name} --run {folder.path} --resume")
         return 128 + signal
     if task.has_validation and processes.leads:
@@ -227,7 +234,9 @@ def written(page: Page, path: Path, pictures: str | None) -> int:
 
 def run_runs(words: list[str]) -> int:
     asked = parse(RunsArguments, words, "elman runs", None, RUNS_HELP)
-    found = runs_in(Path(asked.folder))
+    found, wrong = runs_in(Path(asked.folder))
+    for error in wrong:
+        print(f"elman: {error}", file=sys.stderr)
     say_runs(found, None if asked.json else listed(found))
     return 0
 

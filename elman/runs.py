@@ -11,9 +11,10 @@ from typing import Any
 
 from rich.table import Table
 
-from elman.checkpoint import RunFolder
+from elman.checkpoint import NEWEST, RunFolder
 from elman.errors import RunError
 from elman.task import TASKS
+from elman.tensors import read_about
 
 AT_MOST = 12  # steps at which runs are compared
 UNTOLD = ("files", "run", "resume", "from_step", "report_every", "sample_every", "checkpoints", "tensorboard")
@@ -27,6 +28,7 @@ class Run:
     task: str
     options: dict[str, Any]
     log: tuple[dict[str, Any], ...]
+    saved: tuple[int, float] = (0, 0.0)  # step and seconds of the newest checkpoint
 
     @classmethod
     def read(cls, path: Path) -> Run:
@@ -37,17 +39,19 @@ class Run:
             log = tuple(map(parsed, folder.lines("log.jsonl")))
             if config["task"] not in TASKS:
                 raise ValueError(f"elman has no task {config['task']!r}")
-            return cls(path, config["task"], dict(config["options"]), log)
+            place = json.loads(read_about(path / NEWEST)["training"]) if (path / NEWEST).exists() else {}
+            saved = (int(place.get("step", 0)), float(place.get("seconds", 0)))
+            return cls(path, config["task"], dict(config["options"]), log, saved)
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise RunError(f"{path} is no whole run ({error}); restore it, or leave it out") from None
 
     @property
     def steps(self) -> int:
-        return self.log[-1]["step"] if self.log else 0
+        return max([self.saved[0], *(record["step"] for record in self.log[-1:])])
 
     @property
     def seconds(self) -> float:
-        return self.log[-1]["seconds"] if self.log else 0.0
+        return max([self.saved[1], *(record["seconds"] for record in self.log[-1:])])
 
     @cached_property
     def validations(self) -> dict[int, dict[str, float]]:
@@ -89,12 +93,20 @@ def parsed(line: str) -> dict[str, Any]:
     return dict(found)
 
 
-def runs_in(folder: Path) -> list[Run]:
-    """The runs of a folder, by name. Errors: RunError where there is none."""
-    found = [Run.read(path.parent) for path in sorted(folder.glob("*/config.json"))]
+def runs_in(folder: Path) -> tuple[list[Run], list[RunError]]:
+    """The runs of a folder, by name, and what is wrong with those that cannot be read.
+
+    Errors: RunError where there is none that can.
+    """
+    found, wrong = [], []
+    for path in sorted(folder.glob("*/config.json")):
+        try:
+            found.append(Run.read(path.parent))
+        except RunError as error:
+            wrong.append(error)
     if not found:
-        raise RunError(f"{folder} holds no run: elman train makes one; or name another folder")
-    return found
+        raise wrong[0] if wrong else RunError(f"{folder} holds no run: elman train makes one; or name another folder")
+    return found, wrong
 
 
 def listed(runs: Sequence[Run]) -> Table:

@@ -31,6 +31,19 @@ def test_a_named_folder_that_holds_a_run_is_left_alone(folder):
         RunFolder.create("run", "text")
 
 
+def test_what_a_run_left_before_its_first_step_makes_way(folder):
+    for name in ("training.safetensors.part", "model.safetensors"):
+        (folder.path / name).touch()
+    with pytest.raises(RunError, match="is not empty and holds no run"):
+        RunFolder.create("run", "text")
+    (folder.path / "mine.txt").touch()
+    with pytest.raises(RunError, match="is not empty and holds no run"):
+        RunFolder.create("run", "text", ["training.safetensors", "model.safetensors"])
+    assert [path.name for path in folder.path.iterdir()] == ["mine.txt"]
+    (folder.path / "mine.txt").unlink()
+    assert RunFolder.create("run", "text", ["training.safetensors"]).path == folder.path
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot make the run folder .*; name another with --run"):
@@ -46,6 +59,8 @@ def test_the_newest_run_is_the_one_to_go_on_with(tmp_path, monkeypatch):
         made.write_json("config.json", {})
         os.utime(made.path / "config.json", (1000 - age, 1000 - age))
     assert RunFolder.newest("text").path.name == "text-2"
+    (tmp_path / "runs/text/training.safetensors").touch()  # it was begun before, and trained after
+    assert RunFolder.newest("text").path.name == "text"
 
 
 def test_tensors_and_json_come_back(folder):

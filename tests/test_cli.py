@@ -120,6 +120,14 @@ def test_resume_remembers_its_new_bound_and_takes_an_old_one_beside_another(text
         refused(capsys, "train", "text", "--resume", *bad)
 
 
+def test_resume_with_its_recipe_keeps_what_may_change(text_file, capsys):
+    recipe = ["--recipe", "good", *SMALL, "--run", "runs/text"]
+    assert main(["train", "text", str(text_file), *recipe, "--checkpoints", "3", "--early-stop", "9"]) == 0
+    assert main(["train", "text", *recipe, "--steps", "8", "--resume"]) == 0  # the file need not be said again
+    options = json.loads((text_file.parent / "runs/text/config.json").read_text())["options"]
+    assert (options["checkpoints"], options["early_stop"], options["steps"]) == (3, 9, 8)
+
+
 def test_what_a_run_has_on_may_be_said_again(text_file, capsys):
     assert train(text_file, "--locked", "--steps", "4") == 0
     assert train(text_file, "--locked", "--steps", "6", "--resume") == 0
@@ -370,7 +378,7 @@ def test_a_precision_that_the_processor_lacks_is_refused_before_anything_is_done
     assert not (text_file.parent / "runs").exists()
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"])
 def test_a_signal_saves_says_how_to_go_on_and_that_works(text_file, name):
     child = command("train", "text", str(text_file), *SMALL, "--steps", "1000000")
     log = text_file.parent / "runs" / "text" / "log.jsonl"

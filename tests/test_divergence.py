@@ -134,7 +134,7 @@ def test_what_is_kept_runs_the_step_again_to_the_same_bits(options):
     run = Training(Text(options), RunFolder.open("one"), Report())
     tensors = load_file("one/training.safetensors")
     with pytest.raises(Exception, match=r"has the tensor 'batch\."):
-        run.load()
+        run.take_up(*run.found())
     run.task.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     torch.set_rng_state(tensors["random"])
     state = [layer._make(tensors[f"state.0.{i}"] for i in range(2)) for layer in run.state]
@@ -313,6 +313,43 @@ def test_a_run_killed_after_a_divergence_resumes_to_the_same_bits(options, polic
     assert sum("diverged" in record for record in whole(straight)[0]) == (3 if policy == "skip" else 2)
 
 
+def test_the_batch_of_several_networks_is_kept_too(options):
+    with pytest.raises(DivergenceError):
+        start(Planted(replace(options, members=2)), "one")
+    kept = load_file("one/diverged-7.safetensors")
+    assert torch.equal(kept["batch.ids"], Text(options)._streams[7][0])
+
+
+def test_what_follows_batches_that_were_not_read_begins_anew(options):
+    class Noting(Planted):
+        seen = {}
+
+        def loss(self, k, state):
+            self.seen[k] = state
+            return super().loss(k, state)
+
+    start(Noting(replace(options, accumulate=3, on_divergence="skip", steps=4)), "one")
+    first = Text(options).initial()
+    assert torch.equal(Noting.seen[9][0].h, first[0].h), "batch 7 diverged, 8 was not read"
+    assert not torch.equal(Noting.seen[6][0].h, first[0].h)
+
+
+def test_back_where_a_validation_is_not_finite(options):
+    class Bursting(Text):
+        def validate(self):
+            scores = super().validate()
+            if self.run.step == 10 and not self.run.counts.back:
+                return {name: score._replace(value=math.nan) for name, score in scores.items()}
+            return scores
+
+    folder, said = start(Bursting(replace(options, on_divergence="back")), "one")
+    (record,) = [r for r in whole(folder)[0] if "diverged" in r]
+    assert (record["step"], record["then"]) == (5, "back")
+    assert "the validation (stateful) became nan at step 10" in said
+    with pytest.raises(DivergenceError, match="became nan at step 10"):
+        start(Bursting(options), "two")
+
+
 def test_the_share_of_clipped_steps_is_in_the_log_and_on_the_line(options):
     folder, said = start(Text(replace(options, clip_norm=1e-6)), "all")
     assert {r["clipped"] for r in whole(folder)[0] if "train" in r} == {1.0}
@@ -336,7 +373,7 @@ def test_a_checkpoint_of_lost_weights_is_not_written(options):
     run.task.model.output.bias.data[0] = math.inf
     with pytest.raises(DivergenceError, match=r"step 1 left output.bias with values that are not finite"):
         run.save()
-    run.load()
+    run.take_up(*run.found())
     assert run.task.model.output.bias.isfinite().all()
 
 

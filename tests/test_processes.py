@@ -21,6 +21,8 @@ from elman import OptionError
 from elman.begin import prepared
 from elman.data.grammar import grammar_sentences
 from elman.task.base import Loss
+from elman.task.text import Text
+from elman.task.text_options import Options
 from elman.train import Processes
 from elman.train.processes import Together
 
@@ -168,6 +170,8 @@ def test_killed_resumed_stopped_and_restarted_they_end_as_if_nothing_had_been(fo
     older = [sorted(path.name for path in Path(run).glob("training-*")) for run in ("straight", "broken")]
     assert older[0] == older[1] != []
     assert log("straight") == log("broken")
+    code, said, complained = torchrun(f"{DRAWN} --run broken", restarts=1)
+    assert (code, said.count("broken has reached its end, step 40")) == (0, 1), complained
     assert (folder / "straight/samples.txt").read_text() == (folder / "broken/samples.txt").read_text()
 
 
@@ -230,3 +234,5 @@ def test_what_only_the_second_process_meets_is_located_there_and_both_act_alike(
     kept = load_file("skip/diverged-7.safetensors")
     assert {"random", "random.1", "batch.ids"} <= kept.keys()
     assert not torch.equal(kept["random"], kept["random.1"])
+    task = Text(Options(files=("fox.txt",), hidden=12, embedding=5, batch=4, window=8))
+    assert torch.equal(kept["batch.ids"], task._streams[7][0][:, 1::2]), "the rows of the process that met it"

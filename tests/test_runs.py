@@ -5,6 +5,8 @@ import json
 import pytest
 from commands import ran, refused
 
+from elman.cli import main
+
 
 def written(folder, name, task="text", log=(), **options):
     """A run folder with what these commands read of one."""
@@ -82,6 +84,20 @@ def test_what_cannot_be_compared(here, capsys):
     assert "only runs of one task" in refused(capsys, "compare", a, b)
     assert "no such run folder" in refused(capsys, "compare", a, "none")
     assert "none holds no run" in refused(capsys, "runs", "none")
+
+
+def test_a_damaged_run_is_left_out_of_the_list(here, capsys):
+    written(here, "a", log=validated([1.0]))
+    (written(here, "b") / "log.jsonl").write_text("{\n")
+    assert main(["runs", str(here)]) == 0
+    said = capsys.readouterr()
+    assert list(columns(said.out))[1:] == [str(here / "a")]
+    assert "b is no whole run" in said.err
+
+
+def test_steps_are_those_of_the_checkpoint(text_file, capsys):
+    ran(capsys, "train", "text", "fox.txt", *"--hidden 4 --batch 4 --window 8 --validation 0 --steps 7".split())
+    assert columns(ran(capsys, "runs"))["runs/text"][2] == "7"
 
 
 @pytest.mark.parametrize(

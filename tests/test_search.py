@@ -187,6 +187,31 @@ def test_flags_that_contradict_each_other_fail_their_trial(text_file, capsys):
     assert "failed: --tied ties the output to the embedding, and --embedding 0 makes none" in said
 
 
+def test_data_that_does_not_suit_a_trial_fails_it(text_file, capsys):
+    over = ["window=8|100000"]
+    said = ran(capsys, *[w for w in words(trials=4, over=over) if w not in ("--window", "8")])
+    assert {"FAIL", "COMPLETE"} == set(states())
+    assert "failed: " in said
+
+
+def test_one_killed_while_its_values_were_drawn_has_them_all(text_file, capsys, monkeypatch):
+    ran(capsys, *words(run="straight"))
+    suggest = optuna.Trial._suggest
+
+    def killed(trial, name, values):
+        if trial.number == 1 and name == "dropout":
+            raise SystemError("killed")
+        return suggest(trial, name, values)
+
+    monkeypatch.setattr(optuna.Trial, "_suggest", killed)
+    with pytest.raises(SystemError):
+        main([str(word) for word in words()])
+    monkeypatch.setattr(optuna.Trial, "_suggest", suggest)
+    ran(capsys, *words())
+    assert states() == ["COMPLETE"] * 3
+    assert {len(params) for _, params, *_ in trials()} == {len(OVER)}
+
+
 def test_none_that_succeeds_is_an_error(text_file, capsys, monkeypatch):
     failing(monkeypatch, {1, 2, 3})
     assert "found: none of 3 trials came to a score" in refused(capsys, *words())

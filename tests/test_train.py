@@ -386,6 +386,35 @@ def test_a_validation_or_a_sample_that_is_no_number_stops_before_saving(options)
         task.sample(0)
 
 
+def test_going_back_to_where_nothing_is_left_to_do_loses_nothing(options):
+    options = replace(options, checkpoints=4)
+    _, folder, _ = start(options, "one")
+    before = {path.name: path.read_bytes() for path in folder.path.iterdir()}
+    with pytest.raises(OptionError, match="has reached its end, step 10"):
+        start(replace(options, from_step=10, steps=10), "one", resume=True)
+    assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == before
+
+
+def test_all_time_counts(options, monkeypatch):
+    monkeypatch.setattr("elman.train.training.time.perf_counter", iter(range(10_000)).__next__)  # a second a look
+    _, folder, _ = start(options, "one")
+    seconds = json.loads(whole_metadata(folder))["seconds"]
+    assert seconds >= 20 + 5 + 4, "20 steps, 5 samples and snapshots, 4 measurements and what they save"
+
+
+def test_two_do_not_train_in_one_folder(options):
+    folder = RunFolder.create("one", "text")
+    with folder.alone(), pytest.raises(RunError, match="another process is training in one: wait for it, stop it"):
+        train(Text(options), folder, quiet())
+    assert not train(Text(options), folder, quiet())
+
+
+def test_an_average_or_a_smoothing_of_one_is_refused(options):
+    for name in ("average", "smoothing"):
+        with pytest.raises(OptionError, match=f"--{name} 99.0: must be below 1"):
+            replace(options, **{name: 99.0})
+
+
 def test_samples_are_printed_as_they_are():
     report = Report()
     report.console.file = io.StringIO()

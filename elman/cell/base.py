@@ -91,8 +91,9 @@ class Cell(nn.Module):
         like = first_parameter(self)
         states = []
         for name, size in self.state_sizes.items():
-            learned = self._parameters.get(f"initial_{name}")
-            states.append(like.new_zeros(batch_size, size) if learned is None else learned.expand(batch_size, -1))
+            learned = getattr(self, f"initial_{name}", None)
+            known = isinstance(learned, Tensor)
+            states.append(learned.expand(batch_size, -1) if known else like.new_zeros(batch_size, size))
         return self.signature.State(*states)
 
     def begin(self, batch_size: int, context: Mapping[str, Any]) -> State:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from elman.cell.around import Around
 from elman.cell.base import Cell, State
@@ -38,7 +38,8 @@ class DropConnect(Around):
     def draw(self, x: Tensor) -> dict[str, Tensor]:
         drawn = super().draw(x)
         if self.training and self.rate:
-            weight = self.cell.get_parameter(self.weight)
+            path, _, leaf = self.weight.rpartition(".")
+            weight = getattr(self.cell.get_submodule(path), leaf)
             drawn[self.mask] = dropout_mask(weight.shape, self.rate, weight)
         return drawn
 
@@ -47,8 +48,11 @@ class DropConnect(Around):
         if mask is None:
             return self.cell.step(x, *state, **context)
         path, _, leaf = self.weight.rpartition(".")
-        weights: dict[str, Any] = self.cell.get_submodule(path)._parameters
-        whole: nn.Parameter = weights[leaf]
+        home = self.cell.get_submodule(path)
+        weights: dict[str, Any] = home._parameters if leaf in home._parameters else home.__dict__  # a replica's
+        if leaf not in weights:
+            raise CellError(f"{self.weight} is made of other weights (parametrize); DropConnect takes one that is not")
+        whole: Tensor = weights[leaf]
         if mask.shape != whole.shape:
             raise InputError(f"{self.mask} must have the weight's shape {tuple(whole.shape)}; got {tuple(mask.shape)}")
         weights[leaf] = whole * mask  # for the length of this step

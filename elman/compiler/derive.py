@@ -219,17 +219,23 @@ def savings(loop: Loop, back: Loop) -> tuple[dict[str, Node], Callable[[Node], N
     inside = set(loop.nodes())
     saved: dict[str, Node] = {}
     made: dict[Node, Node] = {}
+    known: dict[Node, bool] = {}  # what is free, while `made` is as it is
     next_of = {node: name for name, node in reversed(list(loop.carried.items())) if node.op not in LEAVES}
 
     def save(node: Node, name: str) -> Node:
         saved[name] = node
-        made[node] = Node(Op.STEP, (), name, node.width)
-        return made[node]
+        return make(node, Node(Op.STEP, (), name, node.width))
+
+    def make(node: Node, new: Node) -> Node:
+        known.clear()
+        made[node] = new
+        return new
 
     def free(node: Node) -> bool:
-        if node in made or node.op in LEAVES or node in next_of:
-            return True
-        return node.op in RECOMPUTED and all(map(free, node.src))
+        if node not in known:
+            there = node in made or node.op in LEAVES or node in next_of
+            known[node] = there or (node.op in RECOMPUTED and all(map(free, node.src)))
+        return known[node]
 
     def again(node: Node) -> bool:
         """It is computed once more: what it lacks is narrow, such as a row's mean."""
@@ -241,14 +247,12 @@ def savings(loop: Loop, back: Loop) -> tuple[dict[str, Node], Callable[[Node], N
         if node.op is Op.STATE:
             return save(node, f"prev:{node.arg}")
         if node.op in LEAVES:
-            made[node] = node
-        elif node in next_of:
+            return make(node, node)
+        if node in next_of:
             return save(node, f"next:{next_of[node]}")
-        elif node.op is Op.CAT or again(node):
-            made[node] = replace(node, src=tuple(map(read, node.src)))
-        else:
-            return save(node, f"saved:{sum(k.startswith('saved:') for k in saved)}")
-        return made[node]
+        if node.op is Op.CAT or again(node):
+            return make(node, replace(node, src=tuple(map(read, node.src))))
+        return save(node, f"saved:{sum(k.startswith('saved:') for k in saved)}")
 
     for node in needed(back, inside):
         if not free(node):

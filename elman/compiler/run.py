@@ -14,7 +14,7 @@ from elman.compiler.collection import collection_paused
 from elman.compiler.derive import derive
 from elman.compiler.emit import reference
 from elman.compiler.emit.reference import Given, Result
-from elman.compiler.graph import LEAVES, Loop
+from elman.compiler.graph import LEAVES, Loop, Node, Op
 from elman.compiler.simplify import simplify
 
 Runner = Callable[[Given], Result]
@@ -105,7 +105,8 @@ class Unfolded(torch.autograd.Function):
         ctx.saved = [name for name in ctx.pair.forward.per_step if name not in loop.per_step]
         kept = [torch.stack([s[name] for s in states[:-1]]) for name in ctx.starts]
         kept += [result.per_step[name] for name in ctx.saved]
-        ctx.lease = result.lease
+        # what others keep in our place, as checkpointing does, they hold as long as they need it
+        ctx.lease = None if torch._C._autograd._top_saved_tensors_default_hooks(True) else result.lease
         ctx.set_materialize_grads(False)
         outputs = apart(loop, result)
         # saved as well, so that a change in place of what is kept is found out
@@ -116,7 +117,8 @@ class Unfolded(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         count, outputs = len(call.names), len(call.program.loop.per_step)
-        tensors, kept = ctx.saved_tensors[:count], ctx.saved_tensors[count:-outputs]
+        every = ctx.saved_tensors  # read once: where it is made anew, it can be asked for once
+        tensors, kept = every[:count], every[count:-outputs]
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             return None, *again(call, tensors, grads, ctx.needs_input_grad[1:])
         starts, saved = dict(zip(ctx.starts, kept)), dict(zip(ctx.saved, kept[len(ctx.starts) :]))
@@ -131,10 +133,17 @@ def apart(loop: Loop, result: Result) -> dict[str, Tensor]:
     """The outputs of each step, none of them a view, or the same memory as an input or as another output."""
     found: dict[str, Tensor] = {}
     for name, node in loop.per_step.items():
-        value = result.per_step[name]
-        first = node.op not in LEAVES and all(loop.per_step[other] is not node for other in found)
+        value, root = result.per_step[name], seen(node)
+        first = root.op not in LEAVES and all(seen(loop.per_step[other]) is not root for other in found)
         found[name] = unviewed(value) if first else value.clone()
     return found
+
+
+def seen(node: Node) -> Node:
+    """Whose memory a value may lie in."""
+    while node.op in (Op.SLICE, Op.DETACH):
+        node = node.src[0]
+    return node
 
 
 def unviewed(value: Tensor) -> Tensor:

@@ -214,6 +214,8 @@ class Recorder(TorchDispatchMode):
         for i, tensor in enumerate(outs):
             index = None if isinstance(out, Tensor) else i
             self.note(tensor, Recipe(func, self.refs(args), {k: self.refs(v) for k, v in kwargs.items()}, index))
+            if not torch.is_grad_enabled():
+                self.note(tensor, Recipe(torch.ops.aten.detach.default, (Ref(self.names[id(tensor)]),), {}))
 
     def note(self, tensor: Tensor, recipe: Recipe) -> None:
         source = next((r.name for r in recipe.args if isinstance(r, Ref)), "made")
@@ -246,6 +248,7 @@ class Place:
 
 
 TO_PYTHON = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
+HOOKS = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook, Tensor.retain_grad)
 
 
 class Plainly(TorchFunctionMode):
@@ -260,6 +263,15 @@ class Plainly(TorchFunctionMode):
             raise UntraceableError(f"{line_of_user()}: the step turns a tensor into Python numbers ({func.__name__})")
         if func is torch.rms_norm or func is F.rms_norm:
             return rms_norm(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+class Unhooked(TorchFunctionMode):
+    """No step may look at its gradients, or change them: a graph has no place for that."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in HOOKS:
+            raise UntraceableError(f"{line_of_user()}: the step asks for its gradients ({func.__name__})")
         return func(*args, **(kwargs or {}))
 
 

@@ -32,7 +32,7 @@ class Batches:
         return self._order[k]
 
     def order(self, epoch: int) -> list[list[int]]:
-        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        draw = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         shuffled = torch.randperm(len(self.lengths), generator=draw)
         pools = shuffled.split(self.size * POOL)
         by_length = torch.cat([pool[self.lengths[pool].argsort(stable=True)] for pool in pools])

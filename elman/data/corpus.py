@@ -38,7 +38,7 @@ class Corpus:
         self.paths, self.level, self.apart = paths, level, apart
 
     def pieces(self) -> Iterator[str]:
-        """The text, piece after piece; at word level a piece ends where a line does.
+        """The text, piece after piece; at word level a piece ends where a line or a word does.
 
         Bytes are given as they are, those that are not UTF-8 as surrogates; else line ends are read as newlines.
         """
@@ -51,8 +51,9 @@ class Corpus:
             for piece in self._read(path):
                 empty = False
                 if self.level == "word":
-                    whole, end, rest = (rest + piece).rpartition("\n")
-                    piece = whole + end
+                    text = rest + piece
+                    end = max(text.rfind("\n"), text.rfind(" ")) + 1
+                    piece, rest = text[:end], text[end:]
                 yield number, piece
             if rest and (self.apart or number == last):
                 yield number, rest

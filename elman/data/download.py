@@ -112,12 +112,8 @@ def fetch(file: File, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         begun = part.stat().st_size if part.exists() else 0
-        request = urllib.request.Request(file.url, headers={"Range": f"bytes={begun}-"} if begun else {})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            resumed = answer.status == 206  # else it sends the whole file again
-            with open(part, "ab" if resumed else "wb") as out:
-                while block := answer.read(BLOCK):
-                    out.write(block)
+        if begun != file.size:
+            receive(file.url, part, begun if begun < file.size else 0)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise DataError(f"cannot fetch {file.url} ({reason}): go online and run this again, {by_hand}") from None
@@ -133,6 +129,16 @@ def fetch(file: File, folder: Path) -> None:
             f"{file.url} is not the file it was (SHA-256 {found[:12]}..., not {file.sha256[:12]}...): {by_hand}"
         )
     os.replace(part, target)
+
+
+def receive(url: str, part: Path, begun: int) -> None:
+    """Add to a file, of which so many bytes are there, what is left of it at an address."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        resumed = answer.status == 206  # else it sends the whole file again
+        with open(part, "ab" if resumed else "wb") as out:
+            while block := answer.read(BLOCK):
+                out.write(block)
 
 
 def digest_of(path: Path) -> str:

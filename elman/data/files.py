@@ -66,6 +66,7 @@ def each_line(path: Path) -> Iterator[str]:
 def read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each row of a CSV file, or, by its name, a TSV file. Errors: DataError."""
     tabs = ".tsv" in path.suffixes
+    csv.field_size_limit(2**31 - 1)  # a text may be long
     reader = csv.reader(each_line(path), delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else 0)
     try:
         for row in reader:

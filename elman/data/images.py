@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,12 +81,25 @@ def read_picture(path: Path, size: tuple[int, int] | None, grey: bool) -> Tensor
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy())
 
 
-def read_picture_folder(path: Path, size: tuple[int, int] | None, grey: bool) -> list[Picture]:
-    """The pictures of a folder whose subfolders are the labels. Errors: DataError."""
+def raised(error: DataError) -> None:
+    raise error
+
+
+def read_picture_folder(
+    path: Path, size: tuple[int, int] | None, grey: bool, refuse: Callable[[DataError], None] = raised
+) -> list[Picture]:
+    """The pictures of a folder whose subfolders are the labels. Errors: DataError.
+
+    `refuse` is told of each picture that cannot be read, and raises, or has it left out.
+    """
     found = []
     for folder in sorted(p for p in path.iterdir() if p.is_dir()):
         for file in sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES):
-            pixels = read_picture(file, size, grey)
+            try:
+                pixels = read_picture(file, size, grey)
+            except DataError as error:
+                refuse(error)
+                continue
             size = size or (pixels.shape[0], pixels.shape[1])  # that of the first is the size of all
             found.append(Picture(pixels, folder.name, str(file)))
     if not found:
@@ -138,6 +151,6 @@ def distort(images: Tensor, strength: float, draw: torch.Generator | None = None
 
 
 def mean_and_deviation(pixels: Sequence[Tensor]) -> tuple[float, float]:
-    """Of all pixels, from 0 to 1, of at most 2,000 pictures."""
-    some = torch.cat([p.flatten() for p in pixels[:2000]]).double() / 255
+    """Of pixels, from 0 to 1, of at most 2,000 pictures, evenly spaced: a folder has them in the order of labels."""
+    some = torch.cat([p.flatten() for p in pixels[:: -(-len(pixels) // 2000)]]).double() / 255
     return float(some.mean()), max(float(some.std()), 1e-3)

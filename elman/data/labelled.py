@@ -23,8 +23,8 @@ class Labelled(NamedTuple):
 def read_labelled(path: Path) -> list[Labelled]:
     """Each line's label and text. Errors: DataError.
 
-    CSV and TSV by their names: columns called label and text in the first line, else the first two columns. Any other
-    file: a label, white space, the text, on each line.
+    CSV and TSV by their names: columns called label and text in the first line, else two columns, the label first. Any
+    other file: a label, white space, the text, on each line.
     """
     found: list[Labelled] = []
     if not {".csv", ".tsv"} & set(path.suffixes):
@@ -34,26 +34,39 @@ def read_labelled(path: Path) -> list[Labelled]:
                 found.append(checked(text, label, path, number))
         return nonempty(found, path)
     rows = list(read_table(path))
-    named = columns(rows[0][1]) if rows else None
-    at, where = named or (0, 1)
-    for number, row in rows[1:] if named else rows:
-        if len(row) <= max(at, where):
+    at, where = columns(rows[0][1]) if rows else (None, None)
+    if (at is None) != (where is None):
+        kind = "label" if at is None else "text"
+        raise DataError(f"{path}, line 1 names no column for the {kind}: call one {' or '.join(HEADS[kind])}")
+    for number, row in rows if at is None else rows[1:]:
+        if len(row) <= max(at or 0, 1 if where is None else where):
             raise DataError(f"{path}, line {number}: {len(row)} columns; it needs a label and a text")
-        found.append(checked(row[where], row[at], path, number))
+        if where is None and len(row) > 2:
+            raise DataError(
+                f"{path}, line {number}: {len(row)} columns without names; quote a text with commas, or name "
+                "a column label and one text in the first line"
+            )
+        found.append(checked(row[1 if where is None else where], row[at or 0], path, number))
     return nonempty(found, path)
 
 
 def read_unlabelled(path: Path) -> list[Labelled]:
-    """A text a line. Errors: DataError."""
+    """A text a line; of CSV and TSV the column that `read_labelled` takes for it, or the only one. Errors: DataError"""
+    if {".csv", ".tsv"} & set(path.suffixes):
+        rows = list(read_table(path))
+        _, text = columns(rows[0][1]) if rows else (None, None)
+        cells = [(row[min(1 if text is None else text, len(row) - 1)].strip(), n) for n, row in rows]
+        some = cells if text is None else cells[1:]
+        return nonempty([Labelled(cell, None, f"{path}, line {n}") for cell, n in some if cell], path)
     lines = enumerate(read_lines(path), 1)
     return nonempty([Labelled(line.strip(), None, f"{path}, line {n}") for n, line in lines if line.strip()], path)
 
 
-def columns(head: Sequence[str]) -> tuple[int, int] | None:
-    """Where label and text stand, if the first line says so."""
+def columns(head: Sequence[str]) -> tuple[int | None, int | None]:
+    """Where label and text stand, as far as the first line says so."""
     names = [cell.strip().lower() for cell in head]
-    found = [[i for i, name in enumerate(names) if name in HEADS[kind]] for kind in ("label", "text")]
-    return (found[0][0], found[1][0]) if found[0] and found[1] else None
+    label, text = (next((i for i, name in enumerate(names) if name in HEADS[kind]), None) for kind in ("label", "text"))
+    return label, text
 
 
 def checked(text: str, label: str, path: Path, number: int) -> Labelled:

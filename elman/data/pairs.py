@@ -78,17 +78,26 @@ def read_columns(path: Path) -> list[Pair]:
 
 
 def read_sources(path: Path) -> list[Pair]:
-    """Each line of a file as a source, empty ones too, so that answers stay in step. Errors: DataError."""
-    return [Pair(line.strip(), None, f"{path}, line {number}") for number, line in enumerate(read_lines(path), 1)]
+    """Each line of a file as a source, empty ones too, so that answers stay in step. Errors: DataError.
+
+    Of two columns, a tab between them in the first line of text, the source is the first.
+    """
+    lines = read_lines(path)
+    two = has_columns(lines)
+    sources = [line.strip().partition("\t")[0] if two else line.strip() for line in lines]
+    return [Pair(source, None, f"{path}, line {number}") for number, source in enumerate(sources, 1)]
+
+
+def has_columns(lines: Sequence[str]) -> bool:
+    """Whether a tab stands in the first line of text."""
+    return "\t" in next((line.strip() for line in lines if line.strip()), "")
 
 
 def read_either(paths: Sequence[str]) -> list[Pair]:
     """What `read_pairs` reads; one file without a tab in its first line of text as sources, none of them empty."""
-    if len(paths) == 1:
-        sources = [pair for pair in read_sources(Path(paths[0])) if pair.source]
-        if sources and "\t" not in sources[0].source:
-            return sources
-    return read_pairs(paths)
+    if len(paths) > 1 or has_columns(read_lines(Path(paths[0]))):
+        return read_pairs(paths)
+    return [pair for pair in read_sources(Path(paths[0])) if pair.source] or read_pairs(paths)
 
 
 def made_dates(count: int, seed: int) -> list[Pair]:

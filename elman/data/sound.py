@@ -35,6 +35,8 @@ def read_sound(path: Path) -> Sound:
     Errors: DataError for a file that is missing, damaged, cut short or empty, or where soundfile is needed and absent.
     """
     sound = (read_wave(path) if path.suffix.lower() == ".wav" else None) or read_by_soundfile(path)
+    if sound.hertz <= 0:
+        raise DataError(f"{path} says that it has {sound.hertz} samples a second; mend it or leave it out")
     if not len(sound.samples):
         raise DataError(f"{path} holds no samples; record it again or leave it out")
     if not sound.samples.isfinite().all():

@@ -10,6 +10,7 @@ from torch import Tensor
 from elman.errors import DataError
 
 PIECE = 1 << 24  # symbols searched at once
+LINES = 1 << 18  # that are put into their new order at once
 WHOLE, DEVIATION, LEAST = 0.95, 5.0, 5.0  # windows of random length: how often a whole one, and its spread
 
 
@@ -113,7 +114,13 @@ def begun(begins: Tensor, at: Tensor, steps: int) -> Tensor:
 
 def shuffled(ids: Tensor, line_end: int, seed: int) -> Tensor:
     """The lines of a text (N,) in an order fixed by the seed; what stands behind the last line end stays last."""
-    ends = ((ids == line_end).nonzero()[:, 0] + 1).tolist()
-    lines = [ids[start:end] for start, end in zip([0, *ends], [*ends, len(ids)])]
-    order = torch.randperm(len(ends), generator=torch.Generator().manual_seed(seed)).tolist()
-    return torch.cat([*(lines[i] for i in order), lines[-1]])
+    ends = (ids == line_end).nonzero()[:, 0] + 1
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])[: len(ends)]
+    order = torch.randperm(len(ends), generator=torch.Generator().manual_seed(seed))
+    parts = []
+    for some in order.split(LINES):
+        sizes = (ends - starts)[some]
+        before = sizes.cumsum(0) - sizes  # where each line begins in its new place
+        at = torch.arange(int(sizes.sum())) + (starts[some] - before).repeat_interleave(sizes)
+        parts.append(ids[at])
+    return torch.cat([*parts, ids[int(ends[-1]) if len(ends) else 0 :]])

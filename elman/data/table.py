@@ -17,9 +17,10 @@ from torch import Tensor
 from elman.data.files import read_table
 from elman.errors import DataError
 
-MISSING = ("", "nan", "na", "null")  # cells that say that a value is missing, in any case
+MISSING = ("", "nan", "na", "n/a", "#n/a", "null", "none", "?", "-")  # cells without a value, in any case
 
 PIECE = 20_000  # rows read at once
+SAMPLE = 100  # lines, by which columns of numbers are told from others
 
 PHASES: dict[str, Callable[[datetime], float]] = {
     "hour": lambda t: (t.hour + t.minute / 60) / 24,
@@ -60,7 +61,7 @@ class Head(NamedTuple):
 
     names: list[str]  # of all columns
     time: str | None  # of the one that holds times
-    numeric: list[str]  # of those whose first cell is a number, or missing
+    numeric: list[str]  # of those whose first cell that is not missing is a number
 
 
 def read_head(path: Path, time: str | None) -> Head:
@@ -68,7 +69,7 @@ def read_head(path: Path, time: str | None) -> Head:
 
     Errors: DataError.
     """
-    return head_of(path, list(islice(read_table(path), 2)), time)
+    return head_of(path, list(islice(read_table(path), SAMPLE)), time)
 
 
 def read_columns(path: Path, names: Sequence[str], time: str | None, kinds: Sequence[str], fill: bool) -> Table:
@@ -78,7 +79,7 @@ def read_columns(path: Path, names: Sequence[str], time: str | None, kinds: Sequ
     no number, a missing value unless they are to be filled, a line of another length.
     """
     rows = read_table(path)
-    first = list(islice(rows, 2))
+    first = list(islice(rows, SAMPLE))
     head, body = head_of(path, first, time), chain(first[1:], rows)
     for name in names:
         if name not in head.names:
@@ -131,7 +132,13 @@ def head_of(path: Path, rows: list[tuple[int, list[str]]], time: str | None) -> 
         raise DataError(f"{path} has no column {time!r} for the time; it has {', '.join(names)}")
     if time is None and not is_number(second[0]) and parsed(second[0]) is not None:
         time = names[0]
-    return Head(names, time, [name for name, cell in zip(names, second) if name != time and is_number(cell)])
+    columns = zip(names, zip(*(cells for _, cells in rows[1:] if len(cells) == len(names))))
+    return Head(names, time, [name for name, cells in columns if name != time and numeric(cells)])
+
+
+def numeric(cells: Sequence[str]) -> bool:
+    """Whether the first cell that is not missing is a number, or all are missing."""
+    return is_number(next((cell for cell in cells if cell.strip().lower() not in MISSING), ""))
 
 
 def is_number(cell: str) -> bool:

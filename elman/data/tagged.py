@@ -49,8 +49,8 @@ def read_tagged(path: Path, column: str) -> list[Tagged]:
 def read_words(path: Path, column: str, labels: Collection[str]) -> list[Tagged]:
     """The sentences of a file, without tags: each line is one, its words between white space.
 
-    A file that `read_tagged` reads, its tags passed over: CoNLL-U; columns, where the first line has a tab, or every
-    line a known label for tag. Errors: DataError.
+    A file that `read_tagged` reads, its tags passed over: CoNLL-U; columns, where the first line has a tab, or all
+    lines have as many and a known label for tag. Errors: DataError.
     """
     lines = read_lines(path)
     if is_conllu(path, lines):
@@ -82,8 +82,11 @@ def is_conllu(path: Path, lines: list[str]) -> bool:
 def is_columns(lines: list[str], rows: list[Row], column: str, labels: Collection[str]) -> bool:
     if "\t" in next((line for line in lines if line.strip()), ""):
         return True
+    if column != "auto" and not column.isdigit():  # a column of CoNLL-U, which has tabs
+        return False
     at = int(column) - 1 if column.isdigit() else -1
-    return all(len(cells) > max(at, 1) and cells[at] in labels for _, cells in rows if cells)
+    some = [cells for _, cells in rows if cells]
+    return len({*map(len, some)}) == 1 and all(len(cells) > max(at, 1) and cells[at] in labels for cells in some)
 
 
 def conllu_rows(path: Path, lines: list[str]) -> list[Row]:

@@ -209,13 +209,15 @@ def best_plan(what: Recurrence, inputs: Inputs, forced: str | None) -> Plan:
         known.snapshot = Snapshot(what.owner)
     if any(known.snapshot.hooks):
         return Plan("plain", "a module inside the step has hooks, which must run at every step")
-    quick = (kind_of_call(what, inputs), what.reverse, forced, rounded)
+    which = None if what.owner is what.step else getattr(what.step, "__func__", what.step)  # of a module's methods
+    quick = (kind_of_call(what, inputs), what.reverse, which, forced, rounded)
     if quick in known.snapshot.plans:
         return known.snapshot.plans[quick]
-    key = (known.snapshot.fingerprint, *quick[:2])
+    key = (known.snapshot.fingerprint, *quick[:3])
     if len(known.traced) > MANY:  # a step that changes at every call
         known.traced.clear()
         known.programs.clear()
+        known.snapshot.plans.clear()
     if key not in known.traced:
         known.traced[key] = traced(what, inputs)
     found = known.traced[key]
@@ -255,6 +257,10 @@ def unsuited(what: Recurrence, inputs: Inputs) -> str:
     for name, value in [*inputs.context.items(), *inputs.each.items()]:
         if isinstance(value, Tensor) and value.dtype not in (x.dtype, torch.bool):
             return f"its context '{name}' is {value.dtype} while its input is {x.dtype}"
+        if isinstance(value, Tensor) and value.device != x.device:
+            return f"its context '{name}' is on {value.device} while its input is on {x.device}"
+    if torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack():
+        return "torch looks at each operation: it traces, exports, or counts"
     if torch.is_autocast_enabled(x.device.type):
         return "autocast changes the types inside a step"
     if torch._C._functorch.peek_interpreter_stack() is not None:
@@ -280,14 +286,19 @@ def traced(what: Recurrence, inputs: Inputs) -> Traced | str:
     for name, value in inputs.context.items():
         if not what.by_row(name, value, inputs.x.shape[1]):
             still[name] = value
-            shared.update({f"context.{name}": value} if isinstance(value, Tensor) else {})
+            if isinstance(value, Tensor):  # an object of its own, should it come under other names as well
+                still[name] = shared[f"context.{name}"] = value.detach().requires_grad_(value.requires_grad)
 
     def step(steps: Mapping[str, Tensor], before: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Any:
         return masked_step(what, inputs, steps, before, kept, still)
 
-    before = Untouched(what.owner)
+    before, device = Untouched(what.owner), inputs.x.device
     try:
-        with torch.inference_mode(False), torch.no_grad():
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.random.fork_rng([device] if device.type == "cuda" else []),  # should the step draw numbers
+        ):
             found = trace(step, *sample(what, inputs, still, ROWS, 0.0), shared)
             found = replace(found, loop=replace(simplify(found.loop), reverse=what.reverse))
             for rows, low in ((ROWS, 0.0), (ROWS + 2, -1.0)):  # another batch, and both signs

@@ -104,7 +104,7 @@ def contracts(
     lengths = torch.tensor([T, 1, 0, T - 2, T])
     reset = torch.zeros(T, B, dtype=torch.bool)
     reset[2, 0] = reset[0, 1] = reset[4, 3] = True
-    leaves = [x, *state, *cell.parameters()]
+    leaves = [x, *state, *learning(cell)]
     options: list[dict[str, Any]] = [{}, {"lengths": lengths, "reset": reset}]
     for reverse in (False, True):
         layer = Recurrent(cell, reverse=reverse)
@@ -152,12 +152,16 @@ def gradients(found: list[Tensor], leaves: list[Tensor], graph: bool = False) ->
 
 
 def second(layer: nn.Module, x: Tensor, state: tuple[Tensor, ...], drawn: dict[str, Tensor]) -> list[Tensor]:
-    leaves = [x, *state, *layer.parameters()]
+    leaves = [x, *state, *learning(layer)]
     first = gradients(outputs(*layer(x, state, **drawn)), leaves, graph=True)
     norm = torch.stack([g.square().sum() for g in first]).sum()
     if not norm.requires_grad:
         return [norm]
     return list(torch.autograd.grad(norm, leaves, materialize_grads=True))
+
+
+def learning(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def distance(found: list[Tensor], want: list[Tensor]) -> float:

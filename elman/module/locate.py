@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -86,33 +87,50 @@ def locate(run: Callable[[], Tensor], model: nn.Module, inputs: Mapping[str, Ten
     Shapes: run() gives one number. Errors: InputError where it gives something else.
     """
     tracker, given = Tracker(model), Given(model)
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with buffers_kept(model), torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with given.taken(), tracker.running():
+            loss = run()
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise InputError(f"locate: run() must give the loss, a tensor of one number; got {describe(loss)}")
+        found = before(model, inputs or {}) or ahead(tracker, given, loss) or back(tracker, given, loss)
+        return replace(found, batch={k: v.detach().clone() for k, v in {**given.tensors, **tracker.beside}.items()})
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Leave the buffers of a model as they were before the block, as running means are."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            with given.taken(), tracker.running():
-                loss = run()
-            if not isinstance(loss, Tensor) or loss.numel() != 1:
-                raise InputError(f"locate: run() must give the loss, a tensor of one number; got {describe(loss)}")
-            found = before(model, inputs or {}) or ahead(tracker, given, loss) or back(tracker, given, loss)
-            return replace(found, batch={k: v.detach().clone() for k, v in {**given.tensors, **tracker.beside}.items()})
+        yield
     finally:
         with torch.no_grad():
             for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
+                buffer.copy_(before[name])
 
 
 class Given:
-    """What the model is called with, by the names of its arguments."""
+    """What the model is called with, by the names of its arguments; where only those of a list in it are, the first."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.first = next((part[0] for part in model.children() if isinstance(part, nn.ModuleList) and part), model)
         self.tensors: dict[str, Tensor] = {}
+        self.whole = False  # whether the model itself was called
 
-    def taken(self) -> Any:
+    @contextmanager
+    def taken(self) -> Iterator[None]:
         """Note the arguments while the block runs."""
-        return self.model.register_forward_pre_hook(self.note, with_kwargs=True)
+        handles = [m.register_forward_pre_hook(self.note, with_kwargs=True) for m in {self.first, self.model}]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def note(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.whole = self.whole or model is self.model
+        if self.whole and model is not self.model:
+            return
         for name, value in inspect.signature(model.forward).bind(*args, **kwargs).arguments.items():
             self.tensors.update(spread(value, name))
 
@@ -190,6 +208,8 @@ def back(tracker: Tracker, given: Given, loss: Tensor) -> Located:
     handles = []
     for node in tracker.nodes:
         handles.append(node.register_hook(lambda out, came, node=node: crossed.append(Crossed(node, out))))
+    if not loss.requires_grad:  # that of a process whose share of the batch is empty
+        return Located("nothing")
     own = {name: p for name, p in given.model.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(loss, list(own.values()), allow_unused=True) if own else ()
     for handle in handles:

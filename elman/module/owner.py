@@ -7,11 +7,13 @@ refer to, closures, globals that the code names, class attributes, and the code 
 from __future__ import annotations
 
 import inspect
+import sys
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from operator import is_
-from types import FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -54,9 +56,27 @@ def surroundings(owner: Any) -> dict[str, Any]:
     function = getattr(function, "__func__", function)
     if not isinstance(function, FunctionType):
         return {}
-    found = {k: function.__globals__[k] for k in function.__code__.co_names if k in function.__globals__}
-    found.update(closure(function))
-    return found
+    return {path: space[name] for path, space, name in named_by(function)} | closure(function)
+
+
+def named_by(function: FunctionType) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """The globals that a function names, functions within it too, and what it names of the user's own modules."""
+    names = dict.fromkeys(names_in(function.__code__))
+    for name in names:
+        if name not in function.__globals__:
+            continue
+        yield name, function.__globals__, name
+        value = function.__globals__[name]
+        if isinstance(value, ModuleType) and not of_library(value):
+            yield from ((f"{name}.{part}", vars(value), part) for part in names if part in vars(value))
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    """The names of globals and attributes in a function's code, and in that of functions within it."""
+    yield from code.co_names
+    for value in code.co_consts:
+        if isinstance(value, CodeType):
+            yield from names_in(value)
 
 
 def closure(function: FunctionType) -> dict[str, Any]:
@@ -87,6 +107,7 @@ class Snapshot:
         self.stable = isinstance(owner, nn.Module)
         self.groups: list[tuple[Mapping[str, Any], tuple[Any, ...]]] = []
         self.named: list[tuple[Mapping[str, Any], str, Any]] = []
+        self.closures: list[tuple[FunctionType, dict[str, Any]]] = []
         self.tensors: dict[str, tuple[dict[str, Any], str]] = {}
         for path, module in found:
             for group in (module._parameters, module._buffers, module._modules, module.__dict__):
@@ -98,8 +119,9 @@ class Snapshot:
                         self.stable = self.stable and unchanging(value)
             for kind in own_classes(module):
                 self._hold(vars(kind))
-                for value in vars(kind).values():
-                    self._watch(value)
+                for name, value in vars(kind).items():
+                    if not (name.startswith("__") and name.endswith("__")) or isinstance(value, FunctionType):
+                        self._watch(value)
         self.kinds = [(value, kind_of(value)) for group, name in self.tensors.values() for value in (group[name],)]
         self.hooks = [getattr(m, hooks) for _, m in found if m is not owner for hooks in HOOKS]
         self.fingerprint = fingerprint(owner)
@@ -110,14 +132,16 @@ class Snapshot:
 
     def _watch(self, value: Any) -> None:
         """Globals that a method names: functions of libraries do not change, numbers are compared, else not stable."""
-        if isinstance(value, FunctionType):
-            for name in value.__code__.co_names:
-                seen = value.__globals__.get(name)
-                if name in value.__globals__:
-                    self.named.append((value.__globals__, name, seen))
-                    self.stable = self.stable and (unchanging(seen) or of_library(seen))
-        elif not (unchanging(value) or of_library(value)):
-            self.stable = self.stable and isinstance(value, (staticmethod, classmethod, property)) is False
+        if not isinstance(value, FunctionType):
+            self.stable = self.stable and (unchanging(value) or of_library(value))
+            return
+        held = {name: inner for name, inner in closure(value).items() if name != "__class__"}  # that is for `super`
+        if held:
+            self.closures.append((value, closure(value)))
+        for _, space, name in named_by(value):
+            self.named.append((space, name, space[name]))
+            held[name] = space[name]
+        self.stable = self.stable and all(unchanging(v) or watched_in_parts(v) for v in held.values())
 
     def holds(self) -> bool:
         """The owner is as it was."""
@@ -127,6 +151,8 @@ class Snapshot:
             if len(group) != len(values) or not all(map(is_, group.values(), values)):
                 return False
         if any(space.get(name) is not value for space, name, value in self.named):
+            return False
+        if any(not alike(closure(function), before) for function, before in self.closures):
             return False
         for tensor, (shape, dtype, device) in self.kinds:
             if tensor.dtype is not dtype or tensor.shape != shape or tensor.device != device:
@@ -149,10 +175,18 @@ def unchanging(value: Any) -> bool:
 
 
 def of_library(value: Any) -> bool:
-    """Something that no user changes: a module, or a function or class of a library."""
+    """Something that no user changes: a module, a function or a class of a library."""
+    if isinstance(value, ModuleType):
+        root, file = value.__name__.split(".")[0], getattr(value, "__file__", None)
+        return file is None or root in LIBRARIES or root in sys.stdlib_module_names or "-packages" in file
     home = getattr(value, "__module__", None)
     known = isinstance(home, str) and home.split(".")[0] in LIBRARIES
-    return isinstance(value, ModuleType) or (known and (isinstance(value, type) or not hasattr(value, "__dict__")))
+    return known and (isinstance(value, type) or not hasattr(value, "__dict__"))
+
+
+def watched_in_parts(value: Any) -> bool:
+    """A library's, or a module of the user's: what is named of that is watched by itself."""
+    return isinstance(value, ModuleType) or of_library(value)
 
 
 def offered(owner: Any, names: Collection[str] | None = None) -> dict[str, Tensor]:
@@ -182,14 +216,14 @@ def plain(value: Any, seen: dict[int, int], depth: int = DEPTH) -> Any:
     seen[id(value)] = len(seen)
     if isinstance(value, Tensor):
         return ("tensor", seen[id(value)], *kind_of(value))
-    if of_library(value):
+    if watched_in_parts(value):
         return Same(value)
     deeper = partial(plain, seen=seen, depth=depth - 1)
     if depth == 0:
         return Same(value)
     if isinstance(value, np.ndarray):
         return (value.shape, value.dtype.str, value.tobytes())
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list, deque)):
         return (type(value), *map(deeper, value))
     if isinstance(value, (set, frozenset)):
         return (type(value), *sorted(map(repr, value)))
@@ -201,7 +235,7 @@ def plain(value: Any, seen: dict[int, int], depth: int = DEPTH) -> Any:
 def whole(value: Any, deeper: Callable[[Any], Any]) -> Any:
     """A function by its code and what it sees; any other object by its class and its attributes."""
     if isinstance(value, FunctionType):
-        named = tuple((k, deeper(v)) for k, v in surroundings(value).items())
+        named = tuple((k, deeper(v)) for k, v in surroundings(value).items() if k != "__class__")
         return (Same(value.__code__), deeper(value.__defaults__), deeper(value.__kwdefaults__), *named)
     if isinstance(value, MethodType):
         return (deeper(value.__func__), deeper(value.__self__))
@@ -212,8 +246,16 @@ def whole(value: Any, deeper: Callable[[Any], Any]) -> Any:
         inner = [(k, deeper(v)) for group in groups for k, v in group.items()]
         rest = [(k, deeper(v)) for k, v in value.__dict__.items() if k not in INSIDE]
         return (type(value), *inner, *rest, *map(deeper, class_attributes(value)))
-    if hasattr(value, "__dict__") and not isinstance(value, type):
-        return (type(value), *((k, deeper(v)) for k, v in vars(value).items()), *map(deeper, class_attributes(value)))
+    if isinstance(value, property):
+        return (Same(value), deeper(value.fget))
+    if isinstance(value, (staticmethod, classmethod)):
+        return (Same(value), deeper(value.__func__))
+    if isinstance(value, type):
+        return (Same(value), *((k, deeper(v)) for k, v in vars(value).items() if not k.startswith("__")))
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()) if hasattr(value, name)]
+    if hasattr(value, "__dict__") or slots:
+        held = {**getattr(value, "__dict__", {}), **{name: getattr(value, name) for name in slots}}
+        return (type(value), *((k, deeper(v)) for k, v in held.items()), *map(deeper, class_attributes(value)))
     return Same(value)
 
 
@@ -253,11 +295,20 @@ class Untouched:
                 names.append(name)
                 cell.cell_contents = before
         for container, before in self.containers:
-            if len(container) != len(before):
+            if not alike(container, before):
                 names.append(f"a {type(container).__name__}")
                 container.clear()
                 container.extend(before) if isinstance(container, list) else container.update(before)
         return names
+
+
+def alike(container: Any, before: Any) -> bool:
+    """Whether a list, a dictionary or a set holds the very objects that it held before."""
+    if len(container) != len(before):
+        return False
+    if isinstance(container, dict):
+        return all(map(is_, container, before)) and all(map(is_, container.values(), before.values()))
+    return all(map(is_, container, before)) if isinstance(container, list) else container == before
 
 
 def describe_owner(owner: Any) -> str:

@@ -140,12 +140,15 @@ def check_watch(watch: Sequence[str], values: Mapping[str, Tensor], signature: S
 
 
 def without_padding(x: Tensor, active: Tensor) -> Tensor:
-    """x with each row's padding replaced by its own first input, zero in a row without any.
+    """x with each row's padding replaced by its own first input, in a row without any by that of another.
 
-    What lies in the padding must not reach a gradient, not even as 0 * NaN; a row's own input cannot do it harm.
+    What lies in the padding must not reach a gradient, not even as 0 * NaN; an input cannot do it harm.
     """
-    first = x[:1].detach().masked_fill(~column(active[:1], x), 0)
-    return torch.where(column(active, x), x, first)
+    if not x.numel():
+        return x
+    there, first = active[:1], x[:1].detach()
+    other = first[:, there[0].to(torch.uint8).argmax()][:, None].masked_fill(~there.any(), 0)
+    return torch.where(column(active, x), x, torch.where(column(there, x), first, other))
 
 
 def column(mask: Tensor, value: Tensor) -> Tensor:

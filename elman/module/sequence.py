@@ -155,8 +155,9 @@ class SequenceModel(nn.Module):
         self.check_x(x, *y.shape)
         T, B = y.shape
         lengths = torch.as_tensor([T] * B if lengths is None else lengths, device=y.device)
-        if lengths.shape != (B,) or lengths.dtype != torch.int64:
+        if lengths.shape != (B,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
             raise InputError(f"lengths must be {B} whole numbers, one a row; got {describe(lengths)}")
+        lengths = lengths.long()
         least, most = self.rule.least, T if isinstance(self.rule, Given) else min(T, self.longest)
         if B and not least <= int(lengths.min()) <= int(lengths.max()) <= most:
             raise InputError(

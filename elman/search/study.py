@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from elman.arguments import SearchArguments
 from elman.checkpoint import RunFolder
 from elman.console import Report
-from elman.errors import DivergenceError, FinishedError, OptionError, RunError
+from elman.errors import DataError, DivergenceError, FinishedError, OptionError, RunError
 from elman.runs import UNTOLD, Run
 from elman.search.words import Asked, flags, space_of, told
 from elman.task.base import Scores
@@ -76,10 +76,17 @@ class Search:
         import optuna
 
         for begun in self.study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-            yield optuna.Trial(self.study, begun._trial_id)
+            self.study.sampler = optuna.samplers.TPESampler(seed=seed + begun.number)
+            yield self.drawn(optuna.Trial(self.study, begun._trial_id))
         while (number := len(self.study.trials)) < count:
             self.study.sampler = optuna.samplers.TPESampler(seed=seed + number)
-            yield self.study.ask(self.space)
+            yield self.drawn(self.study.ask())
+
+    def drawn(self, trial: Trial) -> Trial:
+        """A trial with a value for each name: one that was killed while they were drawn has some of them."""
+        for name, values in self.space.items():
+            trial._suggest(name, values)
+        return trial
 
     def run(self, trial: Trial) -> int:
         """Train, or go on training, with a trial's values; tell the study how it ended. The signal that stopped it."""
@@ -100,7 +107,7 @@ class Search:
             self.study.tell(trial, state=TrialState.PRUNED)
             print(f"trial {trial.number + 1} ends early: worse than the median of those before")
             return 0
-        except (DivergenceError, OptionError) as error:
+        except (DataError, DivergenceError, OptionError) as error:
             self.study.tell(trial, state=TrialState.FAIL)
             print(f"trial {trial.number + 1} failed: {error}")
             return 0

@@ -111,7 +111,12 @@ class Caption(Supervised[Captioned]):
         o = self.options
         if o.files or o.share is None:
             return super()._split
-        return self.made(), drawn_shapes("validation", o.share, o.side)
+        training, held = self.made(), drawn_shapes("validation", o.share, o.side)
+        if not training or (o.share and not held):
+            raise DataError(
+                f"--validation {o.share:g} leaves no pairs of objects to {'validate' if training else 'train'} on"
+            )
+        return training, held
 
     @cached_property
     def data(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from elman.data.lexicon import Lexicon
 from elman.errors import DataError, OptionError
 from elman.module import Dropout, Grid, ways
 from elman.task.base import Loss, Score, Scores
-from elman.task.classify_options import RECIPES, Options
+from elman.task.classify_options import RECIPES, Options, refuse_unread
 from elman.task.networks import Words, pooled, stack
 from elman.task.options import Recipe
 from elman.task.readings import READINGS, Example, Reading, kind_of
@@ -82,13 +82,9 @@ class Classify(Supervised[Example]):
     # the data
 
     def __init__(self, options: Any, files: dict[str, Any] | None = None) -> None:
-        asked = options.kind if options.kind != "auto" else kind_of(options.files)
-        self.kind: str = asked if files is None else files["classify.json"]["kind"]
-        if options.grid and self.kind != "pictures":
-            raise OptionError(f"--grid reads pictures; these are {self.kind}")
-        if options.grams and (self.kind != "texts" or options.level != "word"):
-            what = self.kind if self.kind != "texts" else f"texts by --level {options.level}"
-            raise OptionError(f"--grams reads the letters of words; these are {what}")
+        self.kind: str = asked_kind(options) if files is None else files["classify.json"]["kind"]
+        if files is None:
+            refuse_unread(options, self.kind)
         self.reading = READINGS[self.kind](options)
         super().__init__(options, files)
 
@@ -105,11 +101,13 @@ class Classify(Supervised[Example]):
         return [*READINGS["pictures"].made(self.reading)]  # type: ignore[attr-defined]
 
     def fit(self, examples: Sequence[Example]) -> dict[str, Any]:
-        labels = sorted({str(e.label) for e in examples})
+        """Labels of what is held back of the same files are known too, however rare; those of another file must be."""
+        own = examples if self.options.share is None else [*examples, *self.held_back]
+        self.labels = Lexicon.of(str(e.label) for e in own)
+        labels = sorted(self.labels.words)
         if len(labels) < 2:
-            raise DataError(
-                f"all {len(examples)} examples have the label {labels[0]!r}; a classifier needs two at least"
-            )
+            raise DataError(f"all {len(own)} examples have the label {labels[0]!r}; a classifier needs two at least")
+        self.targets(self.held_back)
         return {"classify.json": {"labels": labels, "kind": self.kind, "reading": self.reading.fit(examples)}}
 
     def prepare(self, files: dict[str, Any]) -> None:
@@ -145,12 +143,18 @@ class Classify(Supervised[Example]):
         model = f"lstm2d 4 x {o.hidden}, pool mean" if o.grid else f"{o.cell} {wide}"
         x, lengths = self.reading.batch(self.training[:2], training=False)
         return {
-            "data": f"{named}: {len(self.training):,} {self.kind} of {K} labels",
+            "data": f"{named}: {len(self.training):,} {self.kind} of {K} labels{self.left_out}",
             "split": f"{len(self.training):,} to train, {len(self.held_back):,} to validate",
             "reading": f"{how[self.kind]}, {o.batch} at a time, {self.batches:,} batches an epoch",
             "model": f"{model}, dropout {o.dropout:g}",
             "backend": ways(self.model, x, lengths),
         }
+
+    @property
+    def left_out(self) -> str:
+        """What could not be read, for people; nothing where all could."""
+        left = self.reading.left_out
+        return f", {len(left):,} left out as unreadable: {left[0]}{', ...' * (len(left) > 1)}" if left else ""
 
     def objective(self, examples: Sequence[Example]) -> Loss:
         logits = self.model(*self.reading.batch(examples, training=True))
@@ -188,6 +192,10 @@ class Classify(Supervised[Example]):
             "loss": Score(nats, self.in_units(nats)),
         }
 
+    def score(self, paths: Sequence[str] = (), tick: Callable[[int], None] = lambda n: None) -> Scores:
+        scores, left = super().score(paths, tick), len(self.reading.left_out)
+        return {**scores, "left out": Score(left, f"{left:,} unreadable")} if left else scores
+
     def predict(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
         self.model.eval()
         for examples in self.asked(paths):
@@ -196,6 +204,17 @@ class Classify(Supervised[Example]):
                 label, p = self.labels.words[best], log_p.exp()
                 every = {word: round(float(p[i]), 6) for i, word in enumerate(self.labels.words)}
                 yield {"input": e.name, "label": label, "p": every, "text": f"{label}\t{float(p[best]):.3f}\t{e.name}"}
+        for message in self.reading.left_out:
+            yield {"error": message, "text": f"left out: {message}"}
+
+    def unlabelled(self, examples: list[Example]) -> list[Example]:
+        """Errors: DataError where a series has no label, and its first value is taken for one."""
+        for e in examples:
+            if self.kind == "series" and e.label not in (None, "", "?", *self.labels.words):
+                raise DataError(
+                    f"{e.name}: the label {e.label!r} was never seen in training; where it is not known, write ?"
+                )
+        return examples
 
     def views(self, paths: Sequence[str] = ()) -> list[Any]:
         """Which labels are taken for which, and the worst mistakes."""
@@ -218,13 +237,18 @@ class Classify(Supervised[Example]):
     def asked(self, paths: Sequence[str]) -> Iterator[list[Example]]:
         """What is to be classified: files, or a text on each line of standard input."""
         if paths:
-            yield self.reading.read(paths, training=False, labelled=False)
+            yield self.unlabelled(self.reading.read(find(paths), training=False, labelled=False))
         elif self.kind != "texts":
             raise OptionError(f"name the files of {self.kind} to classify: elman predict RUN FILE ...")
         else:
             for number, line in input_lines():
                 if line.strip():
                     yield [Labelled(line.strip(), None, f"line {number}")]
+
+
+def asked_kind(options: Options) -> str:
+    """What kind of examples there are to be."""
+    return options.kind if options.kind != "auto" else kind_of(find(options.files))
 
 
 def macro_f1(found: Tensor, targets: Tensor, labels: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from elman.errors import OptionError
 from elman.task.networks import CellName, Pool
 from elman.task.options import Recipe, check_below_one, check_ranges
 from elman.task.supervised import SupervisedOptions
@@ -24,6 +25,8 @@ class Options(SupervisedOptions):
     """Read this many values of a series at each step; with --grid, blocks of pixels with this side at each place."""
     colour: bool = False
     """Read picture files in colour."""
+    skip_unreadable: bool = False
+    """Leave out pictures of folders that cannot be read, and say how many, in place of refusing the data."""
     augment: float = 0.0
     """Distort training pictures and series at random, this strongly: 1 turns pictures by up to 10 degrees."""
     level: Literal["word", "char"] = "word"
@@ -60,6 +63,24 @@ class Options(SupervisedOptions):
         least = {"block": 1, "augment": 0, "least": 1, "grams": 0, "hidden": 1, "layers": 1, "embedding": 1}
         check_ranges(self, {**least, "dropout": 0, "word_dropout": 0, "smooth": 0})
         check_below_one(self, "dropout", "word_dropout", "smooth")
+
+
+def refuse_unread(o: Options, kind: str) -> None:
+    """Errors: OptionError naming an option that has no meaning for what is read."""
+    rows = o.cell != "lstm" or o.layers > 1 or o.both or o.by != "rows" or o.pool == "max"
+    texts = f"texts by --level {o.level}" if kind == "texts" else kind
+    for asked, fits, flag, what in (
+        (o.grid, kind == "pictures", "--grid", "reads pictures"),
+        (o.grams, kind == "texts" and o.level == "word", "--grams", "reads the letters of words"),
+        (o.augment, kind != "texts", "--augment", "distorts pictures and series"),
+        (o.block > 1, kind == "series" or o.grid, "--block", "is of series, or of pictures with --grid"),
+    ):
+        if asked and not fits:
+            raise OptionError(f"{flag} {what}; these are {texts}")
+    if o.grid and rows:
+        raise OptionError(
+            "--grid reads by one 2-D LSTM from each corner: leave out --cell, --layers, --both, --by, --pool"
+        )
 
 
 SERIES = Options(

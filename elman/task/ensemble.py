@@ -15,7 +15,8 @@ from elman.task.language import LanguageModel, Predictor
 class Ensemble(Predictor):
     """Language models side by side, each with weights and dropout of its own: p is the mean of theirs.
 
-    Each learns as if it were alone: the loss in training is the mean of theirs. Shapes: as LanguageModel's; the state
+    None learns from another: the loss in training is the mean of theirs, so each has its own gradient over their
+    number, which the clipping sees and sgd, and adam does not. Shapes: as LanguageModel's; the state
     is that of the first member's layers, then of the second's, and so on.
     Source: Hansen, Salamon (1990), "Neural network ensembles".
     """

@@ -108,7 +108,8 @@ def text_model(about: Mapping[str, Any]) -> tuple[Predictor, Vocabulary]:
     vocabulary = vocabulary_from_json(about.get("vocabulary"))
     if vocabulary.level != "char" or END not in vocabulary.symbols:
         raise DataError(f"the text model is of {vocabulary.level}s; --lm takes one of characters, of several lines")
-    return build_model(options, len(vocabulary)).requires_grad_(False), vocabulary
+    with torch.random.fork_rng(devices=[]):  # it has a seed of its own
+        return build_model(options, len(vocabulary)).requires_grad_(False), vocabulary
 
 
 def numbers_of(symbols: Sequence[str], vocabulary: Vocabulary) -> list[int]:

@@ -101,8 +101,11 @@ class Hearing:
         if len(widths) > 1:
             (a, first), (b, second) = list(widths.items())[:2]
             raise DataError(f"{first} has {a} values in a frame and {second} {b}; all must have the same")
-        whole = torch.cat([e.frames for e in examples]).double()
-        return {"mean": whole.mean(0).tolist(), "deviation": whole.std(0).clamp(min=1e-3).tolist()}
+        count = sum(len(e.frames) for e in examples)
+        mean = torch.stack([e.frames.double().sum(0) for e in examples]).sum(0) / count
+        squared = torch.stack([((e.frames - mean) ** 2).sum(0) for e in examples]).sum(0)
+        deviation = (squared / max(count - 1, 1)).sqrt()
+        return {"mean": mean.tolist(), "deviation": deviation.clamp(min=1e-3).tolist()}
 
     def prepare(self, saved: Any) -> None:
         """Errors: DataError where it is not what `fit` found."""

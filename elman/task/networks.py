@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from elman.cell import GRU, LSTM, Cell, Elman, ElmanReLU, LayerNormLSTM
+from elman.errors import OptionError
 from elman.module import Bidirectional, Dropout, Stacked
 
 CELLS: dict[str, type[Cell]] = {
     "elman": Elman, "elman-relu": ElmanReLU, "gru": GRU, "lstm": LSTM, "layer-norm-lstm": LayerNormLSTM
 }  # fmt: skip
 CellName = Literal["elman", "elman-relu", "gru", "lstm", "layer-norm-lstm"]
+SIZES = ("hidden", "layers", "embedding", "width")
 Pool = Literal["last", "mean", "max"]
+
+
+@contextmanager
+def in_memory(options: Any) -> Iterator[None]:
+    """Errors: OptionError where the network that the block makes does not fit in memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in ("alloc", "memory", "overflow")):
+            raise
+        sizes = [f"--{name} {getattr(options, name)}" for name in SIZES if hasattr(options, name)]
+        raise OptionError(f"a model of {' '.join(sizes)} does not fit in memory: choose smaller ones") from None
 
 
 def stack(cell: str, input_size: int, hidden: int, layers: int, both: bool, dropout: float) -> Stacked:

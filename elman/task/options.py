@@ -132,7 +132,7 @@ def check_below_one(options: object, *names: str) -> None:
 
 def check_training(options: TrainOptions) -> None:
     """Errors: OptionError naming an option of the optimiser or the schedule that cannot be."""
-    check_below_one(options, "momentum", "plateau_factor")
+    check_below_one(options, "momentum", "plateau_factor", "average", "smoothing")
     if options.momentum and options.optimizer not in ("sgd", "rmsprop"):
         raise OptionError(f"--momentum {options.momentum:g}: {options.optimizer} takes none, only sgd and rmsprop do")
     parse_rules(options.decay_rules)

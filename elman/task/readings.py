@@ -41,6 +41,7 @@ class Reading(ABC):
 
     def __init__(self, options: Any) -> None:
         self.options = options
+        self.left_out: list[str] = []  # what could not be read, and why, where that is allowed
 
     @abstractmethod
     def read(self, paths: Sequence[str], training: bool, labelled: bool = True) -> list[Any]: ...
@@ -64,22 +65,34 @@ class Pictures(Reading):
 
     name = "pictures"
     size: tuple[int, ...]  # R, C, channels
+    shape: tuple[int, int] | None = None  # R, C of what was read first, to which all is resized
 
     def read(self, paths: Sequence[str], training: bool, labelled: bool = True) -> list[Picture]:
         size = getattr(self, "size", None)
         grey = size[2] == 1 if size else not self.options.colour
         found: list[Picture] = []
         for path in map(Path, paths):
-            shape = (size[0], size[1]) if size else None
+            shape = (size[0], size[1]) if size else self.shape
             if is_idx_folder(path):
                 found += read_idx_folder(path, training)
             elif path.is_dir():
-                found += read_picture_folder(path, shape, grey)
+                found += read_picture_folder(path, shape, grey, self.refuse)
             elif labelled:
                 raise DataError(f"{path} is no folder: pictures lie in folders named by label, or in MNIST's idx files")
             else:
-                found.append(Picture(read_picture(path, shape, grey), None, str(path)))
+                try:
+                    found.append(Picture(read_picture(path, shape, grey), None, str(path)))
+                except DataError as error:
+                    self.refuse(error)
+            if found:
+                self.shape = shape or (found[0].pixels.shape[0], found[0].pixels.shape[1])
         return found
+
+    def refuse(self, error: DataError) -> None:
+        """Errors: DataError, unless pictures that cannot be read are left out."""
+        if not self.options.skip_unreadable:
+            raise DataError(f"{error}, or leave out all such with --skip-unreadable") from None
+        self.left_out.append(str(error))
 
     def made(self) -> list[Picture]:
         return drawn_digits(2000, seed=1)
@@ -164,12 +177,14 @@ class TimeSeries(Reading):
     """Series of one or several variables, standardised."""
 
     name = "series"
+    variables: int = 0  # of what was read first
 
     def read(self, paths: Sequence[str], training: bool, labelled: bool = True) -> list[Series]:
         found = [e for path in paths for e in read_series(Path(path))]
+        self.variables = self.variables or found[0].values.shape[1]
         for e in found:
-            if hasattr(self, "mean") and e.values.shape[1] != len(self.mean):
-                raise DataError(f"{e.name} has {e.values.shape[1]} variables; training had {len(self.mean)}")
+            if e.values.shape[1] != self.variables:
+                raise DataError(f"{e.name} has {e.values.shape[1]} variables; training had {self.variables}")
         return found
 
     def fit(self, examples: Sequence[Series]) -> Any:
@@ -178,7 +193,8 @@ class TimeSeries(Reading):
 
     def prepare(self, saved: Any) -> None:
         self.mean, self.deviation = torch.tensor(saved["mean"]), torch.tensor(saved["deviation"])
-        self.width = len(self.mean) * self.options.block
+        self.variables = len(self.mean)
+        self.width = self.variables * self.options.block
 
     def length(self, example: Series) -> int:
         return -(-len(example.values) // self.options.block)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from elman.data.table import PHASES
@@ -66,6 +67,11 @@ class Options(SupervisedOptions):
         check_below_one(self, "dropout")
         if self.split is not None:
             parse_split(self.split)
+            if self.share is None:
+                raise OptionError(
+                    f"--validation {Path(self.validation).name} and --split {self.split} both say what to validate on; "
+                    "leave the first out, or give --split None"
+                )
         for name in self.kinds:
             if name not in PHASES:
                 raise OptionError(f"--calendar {self.calendar}: {name!r} is none of {', '.join(PHASES)}")

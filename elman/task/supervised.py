@@ -18,6 +18,7 @@ from elman.data.batches import Batches, in_turn
 from elman.data.download import kept, located
 from elman.errors import DataError, OptionError
 from elman.task.base import Loss, Scores, Task
+from elman.task.networks import in_memory
 from elman.task.options import AT_LEAST, TrainOptions, check_ranges, check_training
 
 E = TypeVar("E")
@@ -76,7 +77,8 @@ class Supervised(Task, Generic[E]):
         self._files = self.fit(self.training) if files is None else files
         self.prepare(self._files)
         torch.manual_seed(options.seed)
-        self.model = self.build()
+        with in_memory(options):
+            self.model = self.build()
 
     # what a task says
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from elman.task.base import Score, Scores
 
+NOTHING = Score(None, "not measured: every value to compare with is missing")
+
 
 def pinball(out: Tensor, y: Tensor, quantiles: Tensor) -> Tensor:
     """The loss whose minimum is each quantile, the mean over quantiles; out (..., Q), y (...) -> (...).
@@ -45,11 +47,13 @@ class Tally:
 
     def mean(self, name: str) -> float:
         """Over all values of all targets."""
-        return float(self.sums[name].sum() / self.count.sum().clamp(min=1))
+        return float(self.sums[name].sum() / self.count.sum())
 
     def scores(self, targets: Sequence[str], deviation: Tensor, naive: Tensor, season: int) -> Scores:
         """Figures; `deviation` of each target in its units, `naive` the naive error in training, standardised, (D,)."""
         scores: Scores = {}
+        if not self.count.any():
+            return dict.fromkeys(["pinball"] * bool(len(self.quantiles)) + ["MSE", "MAE"], NOTHING)
         if len(self.quantiles):
             scores["pinball"] = Score(self.mean("pinball"), f"{self.mean('pinball'):.4g}, mean over quantiles")
         mse, mae = self.mean("squared"), self.mean("absolute")
@@ -64,8 +68,11 @@ class Tally:
             alone = self.mean("memoryless")
             scores["memoryless MSE"] = Score(alone, f"{alone:.4g}: the network that sees one step alone")
         per = self.sums["absolute"] / self.count.clamp(min=1) * deviation
-        rows = [(name, float(per[i])) for i, name in enumerate(targets)]
-        return scores | {f"MAE of {name}": Score(value, f"{value:.6g} in its units") for name, value in rows}
+        rows = [(name, float(per[i]), bool(self.count[i])) for i, name in enumerate(targets)]
+        return scores | {
+            f"MAE of {name}": Score(value, f"{value:.6g} in its units") if there else NOTHING
+            for name, value, there in rows
+        }
 
     def scaled(self, naive: Tensor, season: int) -> Score:
         """MAE over that of the naive forecast of one season in training, the mean over targets that ever change.

@@ -77,11 +77,11 @@ class Text(Task):
     @cached_property
     def _encoded(self) -> Encoded:
         ids, ends = self._corpus.encode(self.vocabulary)
-        return (
-            Encoded(shuffled(ids, self._line_end, self.options.seed), [])
-            if self.options.shuffle
-            else Encoded(ids, ends)
-        )
+        if not self.options.shuffle:
+            return Encoded(ids, ends)
+        if self.vocabulary.symbols[self._line_end] != self._line_end_name:
+            raise DataError(f"--shuffle mixes lines, and {', '.join(self.options.files)} has no line end: leave it out")
+        return Encoded(shuffled(ids, self._line_end, self.options.seed), [])
 
     @property
     def _ids(self) -> Tensor:
@@ -307,9 +307,12 @@ class Text(Task):
     @property
     def _line_end(self) -> int:
         """The symbol that ends a line, or the first where there is none."""
-        line_end = {"byte": "0a", "char": "\n", "word": "<eos>"}[self.vocabulary.level]
         symbols = self.vocabulary.symbols
-        return symbols.index(line_end) if line_end in symbols else 0
+        return symbols.index(self._line_end_name) if self._line_end_name in symbols else 0
+
+    @property
+    def _line_end_name(self) -> str:
+        return {"byte": "0a", "char": "\n", "word": "<eos>"}[self.vocabulary.level]
 
 
 def reset(state: Any, first: Any, probability: float) -> Any:

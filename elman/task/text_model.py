@@ -7,10 +7,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from elman.errors import OptionError
 from elman.task.ensemble import Ensemble
 from elman.task.language import LanguageModel, Predictor
-from elman.task.networks import CELLS
+from elman.task.networks import CELLS, in_memory
 from elman.task.text_options import Options
 
 
@@ -23,14 +22,11 @@ def build_model(o: Options, symbols: int) -> Predictor:
 
 def network(o: Options, symbols: int) -> LanguageModel:
     """One network, its weights drawn at random."""
-    try:
+    with in_memory(o):
         model = LanguageModel(
             symbols, CELLS[o.cell], o.hidden, o.layers, o.embedding, o.dropout,
             locked=o.locked, weight_dropout=o.weight_dropout, tied=o.tied,
         )  # fmt: skip
-    except (RuntimeError, MemoryError, OverflowError):
-        sizes = f"--hidden {o.hidden} --layers {o.layers} --embedding {o.embedding}"
-        raise OptionError(f"a model of {sizes} does not fit in memory: choose smaller ones") from None
     if o.start is not None:
         small_start(model, o.start)
     return model

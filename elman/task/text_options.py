@@ -82,7 +82,7 @@ def check(options: Options) -> None:
     """Errors: OptionError naming the option that cannot be."""
     check_ranges(options, LEAST)
     check_training(options)
-    check_below_one(options, "validation", "dropout", "weight_dropout", "reset", "smoothing")
+    check_below_one(options, "validation", "dropout", "weight_dropout", "reset")
     if options.tied and not options.embedding:
         raise OptionError("--tied ties the output to the embedding, and --embedding 0 makes none; give it a width")
     if options.shuffle and options.document == "":

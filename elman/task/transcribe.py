@@ -140,7 +140,8 @@ class Transcribe(Supervised[Recording]):
         return self.hearing.made()
 
     def fit(self, examples: Sequence[Recording]) -> dict[str, Any]:
-        symbols = Lexicon.of((s for e in examples for s in self.split(e.text)), self.unknown)
+        own = examples if self.options.share is None or self.unknown else [*examples, *self.held_back]
+        symbols = Lexicon.of((s for e in own for s in self.split(e.text)), self.unknown)
         text, self.text_weights = read_text_model(Path(self.options.lm)) if self.options.lm else (None, None)
         return {"transcribe.json": {"symbols": symbols.to_json(), "frames": self.hearing.fit(examples), "text": text}}
 

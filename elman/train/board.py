@@ -11,6 +11,7 @@ from typing import Any
 from elman.errors import OptionError
 from elman.module.backends import Call
 from elman.module.explain import calls_in, described, parts_of
+from elman.module.locate import buffers_kept
 from elman.task.base import Task
 
 NAMES = {"train": "loss", "norm": "gradient norm"}  # other figures are called as in log.jsonl
@@ -88,7 +89,9 @@ class TensorBoard(Board):
 
         names = {id(module): name for name, module in task.model.named_modules()}
         calls: dict[str, Call] = {}
-        for call in calls_in(lambda: task.loss(0, task.initial())):
+        with buffers_kept(task.model):
+            found = calls_in(lambda: task.loss(0, task.initial()))
+        for call in found:
             name = names.get(id(call.what.owner), type(call.what.owner).__name__)
             calls.setdefault(name + " backwards" * call.what.reverse, call)
         nodes = []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +63,9 @@ def diverged(run: Training, what: str, loss: Loss, random: Tensor) -> None:
     """
     policy, counts = run.options.on_divergence, run.counts
     found = found_again(run, random)
-    own = told(run.step, found)
-    said = run.processes.any(own if found.kind != "nothing" else None) or run.processes.told(own)
-    names = keep(run, said, found.batch, random)
+    finder = run.processes.first(found.kind != "nothing")
+    said = run.processes.told(told(run.step, found), finder)
+    names = keep(run, said, run.processes.sent(found.batch, finder), random)
     where = f" ({names} in {run.folder.path})" if names else ""
     text = f"{what} at step {run.step}: {said['found']}{where}"
     lost = said["located"]["kind"] == "parameter"  # skipping a batch does not mend it
@@ -115,11 +117,15 @@ def keep(run: Training, said: dict[str, Any], batch: Mapping[str, Tensor], rando
 
 
 def skip(run: Training, loss: Loss, text: str, said: dict[str, Any]) -> None:
-    """Go on with the next batch; the state is that after this one where it is finite, else that before it."""
+    """Go on with the next batch; the state is that after this one where it is finite, else that before it.
+
+    Of several batches a step those after the one that diverged were not read: then it is a new state.
+    """
     run.counts.skipped += 1
     run.counts.in_row += 1
     run.log(diverged=said, then="skip")
-    states = (loss.state, run.state, run.task.initial())
+    unread = run.options.accumulate > 1 and not math.isfinite(loss.value)
+    states = (run.task.initial(),) if unread else (loss.state, run.state, run.task.initial())
     run.state = next(s for s in states if all(v.isfinite().all() for v in flatten(s, "").values()))
     run.step += 1
     run.report.trouble(f"{text}; skipped, {run.counts.skipped} so far", run.step)
@@ -129,12 +135,26 @@ def go_back(run: Training, text: str, said: dict[str, Any]) -> None:
     """Take up the last checkpoint again, at half the rate; the time that was lost still counts."""
     seconds, back = run.seconds, run.counts.back + 1
     run.optimizer = make_optimizer(run.task.model, run.options)  # as before its first step, where it goes back so far
-    run.load()
+    run.take_up(*run.found())
     run.seconds, run.counts.back = seconds, back
     rate = f"{run.options.rate * run.counts.slower:g}"
     run.report.trouble(f"{text}; back to step {run.step:,} and on at a rate of {rate}", run.step)
     run.log(diverged=said, then="back")
     run.save(weights=False)
+
+
+@contextmanager
+def going_back(run: Training) -> Iterator[None]:
+    """Where the block finds weights or scores that are not finite: go back, if the options say so.
+
+    Errors: DivergenceError of the block, where they do not, or going back does not help.
+    """
+    try:
+        yield
+    except DivergenceError as error:
+        if run.options.on_divergence != "back" or run.counts.back >= BACK:
+            raise
+        go_back(run, str(error), {"step": run.step, "found": str(error)})
 
 
 def advice(run: Training, lost: bool) -> str:

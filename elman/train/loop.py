@@ -12,6 +12,7 @@ from elman.checkpoint import RunFolder
 from elman.console import Report
 from elman.errors import FinishedError, RunError
 from elman.task.base import Task
+from elman.train.divergence import going_back
 from elman.train.processes import Processes
 from elman.train.schedule import snapshot_due
 from elman.train.signals import interruptible
@@ -28,7 +29,7 @@ def train(
     Either way the run folder holds a checkpoint of the last whole step. Errors: DivergenceError, RunError, OptionError
     where the processor lacks the precision that is asked for.
     """
-    with precision(task.options.precision):
+    with precision(task.options.precision), folder.alone():
         return through(begun(task, folder, report, resume, processes))
 
 
@@ -36,8 +37,9 @@ def begun(task: Task, folder: RunFolder, report: Report, resume: bool, processes
     """A training before its first step, its folder filled; or one that goes on from a checkpoint."""
     if resume:
         run = Training(task, folder, report, processes)
-        run.load(task.options.from_step)
+        place, tensors = run.found(task.options.from_step)
         refuse_finished(run)
+        run.take_up(place, tensors, task.options.from_step)
         folder.write_json("config.json", describe(task))
         return run
     with folder.whole():
@@ -57,10 +59,11 @@ def through(run: Training) -> int:
     run.board.begin(run.task, run.step, run.seconds)
     with interruptible() as stop, report.bar(), closing(run.board):
         if run.step == 0:
-            run.show_sample()
-            run.take_snapshot()
+            show(run)
         while not run.over and not (signal := run.processes.most(stop[0] if stop else 0)):
-            before, measured = run.step, run.advance()
+            before = run.step
+            with run.timed():
+                measured = run.advance()
             if run.step <= before:
                 continue  # gone back to the last checkpoint
             report.tick(run.progress)
@@ -68,23 +71,32 @@ def through(run: Training) -> int:
                 run.log(**measured)
                 report.line(run.step, run.seconds, measured)
                 run.counts.reported()
-            if run.progress < 1 and snapshot_due(run.step):
-                run.take_snapshot()
-            if run.progress < 1 and run.due(o.sample_every, o.validate_every or epoch):
-                run.show_sample()
+            if run.progress < 1:
+                sample = run.due(o.sample_every, o.validate_every or epoch)
+                show(run, sample=sample, snapshot=snapshot_due(run.step))
             if run.progress < 1 and run.due(o.validate_every, epoch):
-                run.validate()
+                with going_back(run):
+                    run.validate()
         if not run.over:
             run.save(weights=run.best is None or o.keep == "last")
             return signal
         if run.progress >= 1:
-            run.show_sample()
-            run.take_snapshot()
+            show(run)
             run.validate()
         else:
             report.say(f"stopped early at step {run.step:,}: {stalled(run)}")
         run.folder.load_into(run.task.model, "model.safetensors")
     return 0
+
+
+def show(run: Training, sample: bool = True, snapshot: bool = True) -> None:
+    """A sample, a snapshot, or both; their time counts."""
+    if sample or snapshot:
+        with run.timed():
+            if snapshot:
+                run.take_snapshot()
+            if sample:
+                run.show_sample()
 
 
 def stalled(run: Training) -> str:

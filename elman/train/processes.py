@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import safetensors.torch
 import torch
 import torch.distributed as dist
 from rich.console import Console
@@ -28,6 +29,7 @@ from elman.checkpoint import RunFolder
 from elman.console import Report
 from elman.errors import ElmanError, OptionError, RunError
 from elman.task.base import Loss, Share, Task
+from elman.tensors import packed
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=12)  # while the first process validates; one that has died is noticed at once
@@ -72,9 +74,13 @@ class Processes:
         """The value of the first process, or of another by its number; it is one that JSON can say."""
         return value
 
-    def any(self, value: T | None) -> T | None:
-        """The value of the first process that has one."""
-        return value
+    def first(self, true: bool) -> int:
+        """The number of the first process of which it is true; where it is of none, that of the first."""
+        return 0
+
+    def sent(self, tensors: Mapping[str, Tensor], by: int) -> Mapping[str, Tensor]:
+        """The tensors of a process, by its number."""
+        return tensors
 
     def whole(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors with all rows, from those with the rows of the share."""
@@ -153,18 +159,15 @@ class Together(Processes):
         self._call(dist.all_reduce, largest, dist.ReduceOp.MAX)
         return int(largest)
 
-    def any(self, value: T | None) -> T | None:
+    def first(self, true: bool) -> int:
         number, of = self.share
-        by = of - self.most(0 if value is None else of - number)
-        return None if by == of else self.told(value, by)
+        return (of - self.most(of - number if true else 0)) % of
 
     def told(self, value: T, by: int = 0) -> T:
-        said = torch.tensor([*json.dumps(value).encode()], dtype=torch.uint8)
-        size = torch.tensor(len(said))
-        self._call(dist.broadcast, size, by)
-        said = said if self.share.number == by else torch.empty(int(size), dtype=torch.uint8)
-        self._call(dist.broadcast, said, by)
-        return json.loads(bytes(said.tolist()))
+        return json.loads(self._heard(json.dumps(value).encode(), by))
+
+    def sent(self, tensors: Mapping[str, Tensor], by: int) -> Mapping[str, Tensor]:
+        return safetensors.torch.load(self._heard(packed(tensors, {}), by))
 
     def whole(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: torch.stack(self._gathered(tensor), 1).flatten(0, 1) for name, tensor in rows.items()}
@@ -187,6 +190,15 @@ class Together(Processes):
         found = [torch.empty_like(tensor) for _ in range(self.share.of)]
         self._call(dist.all_gather, found, tensor.contiguous())
         return found
+
+    def _heard(self, data: bytes, by: int) -> bytes:
+        """The bytes that a process has."""
+        said = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        size = torch.tensor(len(said))
+        self._call(dist.broadcast, size, by)
+        said = said if self.share.number == by else torch.empty(int(size), dtype=torch.uint8)
+        self._call(dist.broadcast, said, by)
+        return said.numpy().tobytes()
 
     def _call(self, collective: Callable[..., Any], *given: Any) -> None:
         try:
@@ -220,6 +232,10 @@ class Unwritten(RunFolder):
         return self.size(name)
 
     def retain(self, step: int) -> None: ...
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        yield
 
     def go_back(self, step: int) -> None: ...
 

@@ -105,8 +105,7 @@ class Training:
 
         None where the step diverged and the options have it skipped, or gone back. Errors: DivergenceError.
         """
-        began, o, random = time.perf_counter(), self.options, torch.get_rng_state()
-        rate = self.rate()
+        o, random, rate = self.options, torch.get_rng_state(), self.rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -127,9 +126,15 @@ class Training:
         self.state = loss.state
         self.smoothed = o.smoothing * self.smoothed + (1 - o.smoothing) * loss.value
         self.step += 1
-        self.seconds = self.processes.told(self.seconds + time.perf_counter() - began)
         self.counts.add(clipped=o.clip_norm is not None and norm > o.clip_norm)
         return {"train": loss.value, "smoothed": self.smoothed, "norm": norm, "rate": rate, **self.counts.shown()}
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the time of a block as training's."""
+        began = time.perf_counter()
+        yield
+        self.seconds = self.processes.told(self.seconds + time.perf_counter() - began)
 
     def differentiate(self) -> Loss:
         """The gradient of the mean objective of a step's batches, the state carried through them: their mean loss.
@@ -226,18 +231,21 @@ class Training:
         self.folder.forget(sorted(self.folder.older(), reverse=True)[older:])
         self.processes.meet()
 
-    def load(self, asked: int | None = None) -> None:
-        """Go back to the newest checkpoint, or to the older one of a step, which is the newest from then on.
+    def found(self, asked: int | None = None) -> tuple[Place, dict[str, Tensor]]:
+        """The newest checkpoint, or the older one of a step, as `read` gives it.
 
-        Errors: RunError where it is damaged or of another model; then nothing in the folder has changed.
+        Errors: RunError where it is damaged or of another model.
         """
-        folder = self.folder
         try:
-            place, tensors = self.read(folder.checkpoint(asked))
+            return self.read(self.folder.checkpoint(asked))
         except RunError as error:
-            others = [step for step in folder.older() if step != asked]
+            others = [step for step in self.folder.older() if step != asked]
             way = f"; or go back to an older checkpoint with --from-step {others[-1]}" if others else ""
             raise RunError(f"{error}{way}") from None
+
+    def take_up(self, place: Place, tensors: Mapping[str, Tensor], asked: int | None = None) -> None:
+        """Go on from what was `found`, which is the newest checkpoint from then on."""
+        folder = self.folder
         self.task.model.load_state_dict(named(tensors, "model."))
         self.kept = named(tensors, "kept.")
         own = {name: value[self.task.share.rows] for name, value in tensors.items() if name.startswith("state.")}
@@ -301,12 +309,12 @@ class Training:
 
     def validate(self) -> None:
         """Measure on the validation part, and save: the weights too if they are the best so far, or none is."""
-        began, scores, reach = time.perf_counter(), Scores(), {}
-        if self.processes.leads:
-            with self.averaged():
-                scores = self.task.validate()
-                reach = {"lags": lags} if scores and (lags := self.task.gradient_by_lag()) else {}
-        self.seconds = self.processes.told(self.seconds + time.perf_counter() - began)
+        scores, reach = Scores(), {}
+        with self.timed():
+            if self.processes.leads:
+                with self.averaged():
+                    scores = self.task.validate()
+                    reach = {"lags": lags} if scores and (lags := self.task.gradient_by_lag()) else {}
         scores = {name: Score(*score) for name, score in self.processes.told(scores).items()}
         for name, score in scores.items():
             if score.value is not None:
@@ -320,7 +328,8 @@ class Training:
             self.log(validation={name: score.value for name, score in scores.items()}, **reach)
             self.report.validation(self.step, self.seconds, scores)
         self.board.measured(self.step)
-        self.save(weights=better or self.options.keep == "last")
+        with self.timed():
+            self.save(weights=better or self.options.keep == "last")
 
     def is_better(self, value: float | None) -> bool:
         """Whether a first score is better than that of the weights that are kept."""

@@ -60,3 +60,7 @@ def test_the_default_order_of_a_lexicon_is_by_count_then_name():
         Lexicon.from_json(["a", "a"])
     with pytest.raises(DataError, match="not a list of words"):
         Lexicon.from_json({"a": 1})
+
+
+def test_any_seed_is_one():
+    assert len(Batches([1, 2, 3], 2, seed=2**62 - 1)[0]) in (1, 2)

@@ -78,6 +78,18 @@ def test_a_server_that_cannot_go_on_begins_again(served):
     assert located("toy").read_bytes() == BODY
 
 
+def test_one_killed_before_the_last_byte_had_its_name_is_kept(served):
+    part = served / "kept/toy/toy.bin.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(BODY)
+    assert located("toy").read_bytes() == BODY
+    assert Server.asked == []
+    part.write_bytes(BODY + b"more")
+    (served / "kept/toy/toy.bin").unlink()
+    assert located("toy").read_bytes() == BODY
+    assert [begin for _, begin in Server.asked] == [0]
+
+
 def test_another_file_is_refused_and_not_kept(served, monkeypatch):
     wrong = SETS["toy"].files[0]._replace(sha256="0" * 64)
     monkeypatch.setitem(SETS, "toy", DataSet("a toy", "none", (wrong,)))

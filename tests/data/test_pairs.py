@@ -40,6 +40,11 @@ def test_sources_keep_their_empty_lines(write):
     assert [pair.source for pair in read_sources(Path(write("a.en", "one\n\ntwo\n")))] == ["one", "", "two"]
 
 
+def test_sources_of_two_columns(write):
+    found = read_sources(Path(write("a.tsv", "\none\teins\n\ntwo\n")))
+    assert [pair.source for pair in found] == ["", "one", "", "two"]
+
+
 BAD = {
     "more lines": (("a", "1\n2\n3\n"), ("b", "1\n2\n"), "a has 3 lines and b 2: each line of the second translates"),
     "no target": (("a", "1\n2\n"), ("b", "1\n\n"), "b, line 2: empty, and that of a is not; fill it, or take out both"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from elman.data.files import read_lines, read_table
-from elman.data.images import distort, drawn_digits, read_idx, read_idx_folder, read_picture_folder
+from elman.data.images import distort, drawn_digits, mean_and_deviation, read_idx, read_idx_folder, read_picture_folder
 from elman.data.labelled import read_labelled, read_unlabelled
 from elman.data.series import read_series
 from elman.errors import DataError
@@ -90,12 +90,23 @@ def test_labelled_texts_of_every_form(tmp_path):
     named = read_labelled(write(tmp_path / "a.csv", head))
     assert [(e.label, e.text) for e in named] == [("pos", "good, very"), ("neg", "bad")]
     assert [e.text for e in read_unlabelled(tmp_path / "a.txt")][1] == "0 bad , bad"
+    assert [e.text for e in read_unlabelled(tmp_path / "a.csv")] == ["good, very", "bad"]
+    assert [e.text for e in read_unlabelled(tmp_path / "a.tsv")] == ['said "so"', "no"]
+    alone = read_unlabelled(write(tmp_path / "b.csv", 'review\n"good, very"\nbad\n'))
+    assert [(e.text, e.name) for e in alone] == [
+        ("good, very", f"{tmp_path}/b.csv, line 2"),
+        ("bad", f"{tmp_path}/b.csv, line 3"),
+    ]
+    assert [e.text for e in read_unlabelled(write(tmp_path / "b.csv", "so so\nbad\n"))] == ["so so", "bad"]
 
 
 TEXTS = {
     "a.txt": ("1 good\n0\n", "line 2: no text"),
     "a.csv": ("1,good\n0\n", "line 2: 1 columns"),
     "b.csv": ("1,good\n ,bad\n", "line 2: no label"),
+    "d.csv": ("id,review,stars\n7,good,5\n", "line 1 names no column for the label: call one label or class or"),
+    "e.csv": ("sentiment,body\npos,good\n", "line 1 names no column for the text: call one text or sentence"),
+    "f.csv": ("pos,good, very\n", "line 1: 3 columns without names; quote a text with commas"),
     "c.txt": ("\n\n", "holds no texts"),
     "c.csv": ("", "holds no texts"),
 }
@@ -186,3 +197,13 @@ def test_the_real_sets(real_data):
     assert len(vowels) == 270
     assert {v.values.shape[1] for v in vowels} == {12}
     assert (min(len(v.values) for v in vowels), max(len(v.values) for v in vowels)) == (7, 26)
+
+
+def test_a_long_text_in_a_cell(tmp_path):
+    (found,) = read_labelled(write(tmp_path / "a.csv", f"pos,{'good ' * 40_000}\n"))
+    assert len(found.text) == 199_999
+
+
+def test_the_mean_of_pictures_is_of_all_labels():
+    pixels = [torch.full((1, 1, 1), 255.0 * (i >= 2500)) for i in range(5000)]
+    assert mean_and_deviation(pixels)[0] == pytest.approx(0.5, abs=0.01)

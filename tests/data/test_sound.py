@@ -55,6 +55,7 @@ def test_recordings_that_cannot_be_read(tmp_path):
         "is not a readable recording": b"this is no sound at all",
         "is cut short: its head says 800 samples, 400 are there": whole[: 44 + 800],
         "holds no samples": write_wav(tmp_path / "none.wav", torch.zeros(0)).read_bytes(),
+        "says that it has 0 samples a second": whole[:24] + b"\0\0\0\0" + whole[28:],
         "it ends in its head": b"",
     }
     for words, data in cases.items():

@@ -116,3 +116,16 @@ def test_each_file_ends_where_its_last_symbol_does(tmp_path, level):
     alone = [vocabulary.encode(text) for text in texts]
     assert ids.tolist() == torch.cat(alone).tolist()
     assert ends == torch.tensor([len(part) for part in alone]).cumsum(0).tolist()
+
+
+@pytest.mark.parametrize("lines", [1, 2, 100])
+def test_lines_are_shuffled_whole(lines, monkeypatch):
+    monkeypatch.setattr(module, "LINES", lines)
+    text = [[1, 2, 0], [0], [3, 0], [4, 5, 6, 0], [7, 8]]
+    ids = torch.tensor([i for line in text for i in line], dtype=torch.uint8)
+    order = torch.randperm(4, generator=torch.Generator().manual_seed(3)).tolist()
+    assert order != [0, 1, 2, 3]
+    found = module.shuffled(ids, 0, seed=3)
+    assert found.tolist() == [i for n in [*order, 4] for i in text[n]]
+    assert found.dtype == torch.uint8
+    assert module.shuffled(ids[-2:], 0, seed=3).tolist() == [7, 8]

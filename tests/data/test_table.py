@@ -62,6 +62,13 @@ def test_without_times_a_first_column_of_numbers_is_one_of_them(tmp_path):
     assert read(path, "year").times == ()
 
 
+def test_a_column_of_numbers_may_begin_with_holes(tmp_path):
+    path = tmp_path / "holes.csv"
+    path.write_text("a,b,c,d\n?,n/a,x,\n1,-,2,\n")
+    assert read_head(path, None).numeric == ["a", "b", "d"]
+    assert read(path, "a", "b", fill=True).seen.tolist() == [[False, False], [True, False]]
+
+
 def test_missing_values_repeat_the_one_before_and_are_marked(tmp_path):
     path = tmp_path / "holes.csv"
     path.write_text("a,b\n,1\n2,\nNaN,3\n5,4\n")

@@ -94,6 +94,9 @@ def test_words_to_be_tagged(tmp_path, conllu):
     assert words(write(tmp_path, "the DET x\ncan NOUN x\n"), "2") == ["the can"]
     assert words(write(tmp_path, "the DET\ncan\n")) == ["the DET", "can"]
     assert words(write(tmp_path, "the\t?\ncan\t\n")) == ["the can"]
+    ends = write(tmp_path, "We saw .\nShe left .\n")
+    assert words(ends, "xpos", (".", "PRP")) == ["We saw .", "She left ."]
+    assert words(write(tmp_path, "We saw X\nShe left it X\n"), labels=("X",)) == ["We saw X", "She left it X"]
     assert read_words(write(tmp_path, "a b\n\nc\n"), "auto", ())[1].at(0).endswith("tags.txt, line 3")
 
 

@@ -113,6 +113,17 @@ def test_a_text_in_pieces_and_on_disk_is_the_text(tmp_path, monkeypatch, level):
             whole.vocabulary(9)
 
 
+def test_words_of_a_text_in_one_line_come_in_pieces(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("one two three " * 50 + "end")
+    whole = Corpus([tmp_path / "a"], "word")
+    vocabulary = whole.vocabulary(10)
+    ids = whole.encode(vocabulary).ids
+    monkeypatch.setattr(corpus, "PIECE", 5)
+    assert max(map(len, whole.pieces())) <= 10
+    assert torch.equal(whole.encode(vocabulary).ids, ids)
+    assert whole.vocabulary(10).symbols == vocabulary.symbols
+
+
 def test_many_words_take_more_bytes(tmp_path):
     (tmp_path / "a").write_text(" ".join(str(i) for i in range(40_000)))
     words = Corpus([tmp_path / "a"], "word")

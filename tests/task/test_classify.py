@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 
 import pytest
 import torch
@@ -90,6 +91,19 @@ def test_pictures_of_a_folder(here, capsys):
     assert ran(capsys, "predict", "runs/classify", "new.png").startswith("light\t")
     assert "is no folder" in refused(capsys, "score", "runs/classify", "new.png")
     assert "name the files of pictures to classify" in refused(capsys, "predict", "runs/classify")
+    for label in ("dark", "light"):
+        (here / "more" / label).mkdir(parents=True)
+        Image.new("L", (9, 4)).save(here / "more" / label / "1.png")
+    assert scores(capsys, "runs/classify", "more")["accuracy"] == 0.5
+    ran(capsys, "train", "classify", "all", *SMALL, "--validation", "more", "--steps", "2")  # resized, too
+    (here / "all/dark/0.png").write_bytes(b"no picture")
+    assert "or leave out all such with --skip-unreadable" in refused(capsys, "train", "classify", "all", *SMALL)
+    said = ran(capsys, "train", "classify", "all", *SMALL, "--skip-unreadable", "--run", "skip")
+    assert "21 pictures of 2 labels, 1 left out as unreadable" in " ".join(said.split())
+    assert scores(capsys, "skip", "all")["left out"] == 1
+    told = ran(capsys, "predict", "skip", "new.png", "all/dark/0.png").splitlines()
+    assert told[0].startswith("light\t")
+    assert told[1].startswith("left out: all/dark/0.png is not a readable picture")
 
 
 def test_series_of_unequal_lengths(here, capsys):
@@ -99,6 +113,14 @@ def test_series_of_unequal_lengths(here, capsys):
     assert scores(capsys, "runs/classify")["accuracy"] == 1.0
     (here / "wide.ts").write_text("@classLabel true 1 -1\n@data\n1,2:3,4:1\n")
     assert "wide.ts, line 3 has 2 variables; training had 1" in refused(capsys, "score", "runs/classify", "wide.ts")
+    said = refused(capsys, "train", "classify", "x.ts", "wide.ts", *SMALL)
+    assert "wide.ts, line 3 has 2 variables; training had 1" in said
+    (here / "x.csv").write_text("1,2,3\n?,1,2\n")
+    assert len(ran(capsys, "predict", "runs/classify", "x.csv").splitlines()) == 2
+    (here / "x.csv").write_text("0.5,1,2\n")
+    assert "the label '0.5' was never seen in training; where it is not known, write ?" in refused(
+        capsys, "predict", "runs/classify", "x.csv"
+    )
 
 
 WRONG = {
@@ -107,6 +129,11 @@ WRONG = {
     "--grid reads pictures; these are texts": ["train.tsv", "--grid"],
     "--kind texts needs a file": ["--kind", "texts"],
     "--dropout 1.0: must be below 1": ["train.tsv", "--dropout", "1"],
+    "--augment distorts pictures and series; these are texts by --level word": ["train.tsv", "--augment", "1"],
+    "--block is of series, or of pictures with --grid; these are pictures": ["--block", "2"],
+    "--grid is an LSTM from each corner: leave out --cell": ["--grid", "--both"],
+    "other.tsv, line 2: the label 'new' was never seen in training": ["train.tsv", "--validation", "other.tsv"],
+    "a model of --hidden 1000000000 --layers 1 --embedding 8 does not fit": ["train.tsv", "--hidden", "1000000000"],
     "all 2 examples have the label 'pos'": ["one.tsv", "--validation", "0"],
     "2 examples are too few to hold 0.9 of them back": ["one.tsv", "--validation", "0.9"],
 }
@@ -115,7 +142,8 @@ WRONG = {
 @pytest.mark.parametrize("message", WRONG)
 def test_bad_input_leaves_nothing_behind(texts, capsys, message):
     (texts / "one.tsv").write_text("pos\tgood\npos\tfine\n")
-    assert message in refused(capsys, "train", "classify", *WRONG[message])
+    (texts / "other.tsv").write_text("pos\tgood\nnew\tfine\n")
+    assert message in refused(capsys, "train", "classify", *SMALL[2:], *WRONG[message])
     assert not (texts / "runs").exists()
 
 
@@ -188,3 +216,26 @@ def test_the_rows_recipe_learns_mnist_a_little(real_data):
         loss.objective.backward()
         optimizer.step()
     assert loss.value < 0.6 * task.guess
+
+
+def test_a_label_that_only_the_held_back_part_has_is_known(here, capsys):
+    rows = [f"common\tword {i}" for i in range(11)] + ["rare\tanother", "other\tone more"]
+    (here / "x.tsv").write_text("\n".join(rows))
+    for seed in range(4):
+        ran(capsys, "train", "classify", "x.tsv", *SMALL, "--steps", "1", "--seed", seed, "--validation", "0.6")
+
+
+def test_a_set_by_its_name_is_what_it_holds(here, monkeypatch, capsys):
+    from elman.data import download
+
+    (here / "kept/toy").mkdir(parents=True)
+    files = []
+    for name, sizes in (("train-images-idx3-ubyte", (20, 4, 4)), ("train-labels-idx1-ubyte", (20,))):
+        data = torch.randint(2, (math.prod(sizes),), dtype=torch.uint8).numpy().tobytes()
+        head = b"\0\0\x08" + bytes([len(sizes)]) + b"".join(n.to_bytes(4, "big") for n in sizes)
+        (here / "kept/toy" / name).write_bytes(head + data)
+        files.append(download.File(f"http://nowhere/{name}", name, len(head + data), ""))
+    monkeypatch.setitem(download.SETS, "toy", download.DataSet("a toy", "none", tuple(files)))
+    monkeypatch.setenv("ELMAN_DOWNLOADS", str(here / "kept"))
+    said = ran(capsys, "train", "classify", "toy", "--hidden", "4", "--batch", "4", "--steps", "1")
+    assert "toy: 18 pictures of 2 labels" in said

@@ -213,6 +213,19 @@ def test_holes_are_filled_and_not_scored(csv, capsys):
     assert len(predicted(capsys, "runs/regress", csv)) == 3
 
 
+def test_figures_without_anything_to_compare_with(csv):
+    lines = csv.read_text().splitlines()
+    csv.write_text("\n".join([*lines[:1], *(f"{line.rsplit(',', 1)[0]}," for line in lines[1:])]))
+    task = Regress(Options(files=(str(csv),), missing="fill", context=12, horizon=3, targets="b", hidden=4))
+    scores = task.validate()
+    assert next(iter(scores)) == "MSE"
+    assert all(score.value is None for score in scores.values())
+    task = Regress(Options(files=(str(csv),), missing="fill", context=12, horizon=3, hidden=4))
+    scores = task.validate()
+    assert scores["MSE"].value > 0
+    assert scores["MAE of b"].text == "not measured: every value to compare with is missing"
+
+
 # in step
 
 
@@ -304,6 +317,7 @@ REFUSED = {
     "wave.csv, rows 110 to 120: too few for one window": ["--split", "109,11", "--horizon", "12"],
     "--split asks for 300 to train and to validate": ["--split", "200,100"],
     "--split 3: give the rows": ["--split", "3"],
+    "--validation wave.csv and --split 90,20 both say": ["--split", "90,20", "--validation", "wave.csv"],
     "the targets must be other columns than the inputs": ["--horizon", "0"],
     "a is an input and a target": ["--horizon", "0", "--inputs", "a", "--targets", "a"],
     "--quantiles 0.9,0.1: must rise": ["--quantiles", "0.9,0.1"],

@@ -21,7 +21,7 @@ from elman.compiler.emit.pool import Pieces, fresh, lease
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import MEANING, Given, Result, constant
 from elman.compiler.emit.target import Target, host
-from elman.compiler.graph import LEAVES, Loop, Node, Op, order, show
+from elman.compiler.graph import Loop, Node, Op, order, show
 
 TYPES = {torch.float32: "f32", torch.float64: "f64"}
 ROUNDED = {torch.bfloat16: "bf16"}  # operands of products, where all else is float32
@@ -85,11 +85,16 @@ class Compiled:
             "hoisted" if hoisted else "in step",
             "reverse" if loop.reverse else "forward",
         ]
-        leaves = [f"{n.op.name} {n.arg!r} {n.rows} x {n.width}" for n in loop.nodes() if n.op in LEAVES]
-        code = native.load("unfolded", "\n".join([dtype, *way, show(loop), *leaves]), build, target)
+        code = native.load("unfolded", "\n".join([dtype, *way, show(loop), *described(loop)]), build, target)
         self.address = code.address("kernel")
         self.kept = code.kept
         self.memory = lru_cache(maxsize=16)(partial(Memory, self))
+
+
+def described(loop: Loop) -> list[str]:
+    """Every node with all that it is, sources by their numbers: what `show` leaves to the eye is said, too."""
+    numbers = {node: i for i, node in enumerate(loop.nodes())}
+    return [f"{n.op.name} {n.arg!r} {n.rows} x {n.width} {[numbers[s] for s in n.src]}" for n in numbers]
 
 
 def run(made: Plan, kernel: Compiled, given: Given, some: Tensor) -> Result:

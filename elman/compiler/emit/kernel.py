@@ -191,7 +191,7 @@ class Kernel:
     def side(self, node: Node) -> Rows:
         """The rows of what a product reads, from memory."""
         low = 0
-        while node.op is Op.SLICE:
+        while node.op is Op.SLICE and node not in self.at:
             low += node.arg[0]
             node = node.src[0]
         rows = self.rows(node)

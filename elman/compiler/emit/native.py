@@ -4,6 +4,7 @@ import ctypes
 import ctypes.util
 import functools
 import hashlib
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -21,6 +22,16 @@ FORMAT = 1  # of what is kept on disk
 
 _memo: dict[str, "Code"] = {}
 _lock = threading.RLock()
+
+
+def _after_fork() -> None:
+    """The thread that may have held the lock is not in the child."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Code:

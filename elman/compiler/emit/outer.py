@@ -132,7 +132,7 @@ def emit_outer(build: Build) -> None:
     with build.function("outer", [pointer, i64, i64]) as (block, thread, count):
         a, b, out, scratch = (build.read_pointer(block, slot) for slot in (0, 2, 4, 9))
         lda, ldb, ldo, K, M, N, each = (build.read_int(block, slot) for slot in (1, 3, 5, 6, 7, 8, 10))
-        swap = _swapped(build, M, N)
+        swap, restore = _swapped(build, M, N), build.flush_denormals()
         if build.tiled:
             tiles.configure(build, [tiles.SIDE] * 8)
         pairs = ((a, b), (lda, ldb), (M, N), (ldo, build.c(1)))
@@ -172,6 +172,7 @@ def emit_outer(build: Build) -> None:
         build.loop(visits, visit)
         if build.tiled:
             tiles.release(build)
+        restore()
 
 
 def _swapped(build: Build, M: Value, N: Value) -> Value:

@@ -42,10 +42,21 @@ def lease(size: int, dtype: torch.dtype) -> Lease:
             memory = _free.popleft()
         except IndexError:  # another thread was faster
             break
-        if memory.dtype == dtype and size <= memory.numel() <= 2 * size:
+        if memory.dtype == dtype and size <= memory.numel() <= 2 * size and users(memory) == _alone():
             return Lease(memory)
         _free.append(memory)
-    return Lease(fresh((size,), dtype))
+    with torch.inference_mode(False):  # it may be used again where gradients are wanted
+        return Lease(fresh((size,), dtype))
+
+
+def users(memory: Tensor) -> int:
+    """How many hold a tensor's memory: what was saved for backward may live longer than its lease."""
+    return torch._C._storage_Use_Count(memory.untyped_storage()._cdata)
+
+
+@cache
+def _alone() -> int:
+    return users(torch.empty(1))
 
 
 def fresh(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

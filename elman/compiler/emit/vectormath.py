@@ -45,7 +45,7 @@ def exp(build: Build, x: Value) -> Value:
     top = LARGEST[build.dtype] * math.log(2)
     value, _, shift = _exp(build, x)
     value = build.as_floats(build.b.add(build.as_ints(value), shift))
-    value = build.where(build.le(x, build.k(top)), value, build.add(x, build.k(math.inf)))  # inf, or NaN
+    value = build.where(build.lt(x, build.k(top)), value, build.add(x, build.k(math.inf)))  # inf, or NaN
     return build.where(build.lt(x, build.k(_smallest(build))), build.k(0.0), value)
 
 

@@ -1,0 +1,365 @@
+"""What a trace must not outlive, and memory that must not be shared: steps beside each other, changes, checkpoints."""
+
+import collections
+import dataclasses
+import sys
+import types
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+
+import elman
+
+settings = types.ModuleType("settings")  # as one of the user's own files
+settings.__file__, settings.GAIN = "settings.py", 1.0
+
+
+class Config:
+    gain = 1.0
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    gain: float = 1.0
+
+
+scale = 1.0
+
+
+class Changing(elman.Cell):
+    """A step that multiplies by numbers of many kinds, all 1 at first."""
+
+    table = [1.0]
+
+    def __init__(self):
+        super().__init__(3, 3)
+        self.W = nn.Linear(3, 3)
+        self.slotted, self.last, self.seen = Slotted(), collections.deque([1.0]), {}
+
+    @property
+    def scaled(self):
+        return scale
+
+    def step(self, x, h):
+        own = self.table[0] * settings.GAIN * Config.gain * self.slotted.gain * self.last[0] * self.scaled
+        inner = (lambda: scale)()
+        h = (x + self.W(h)) * own * inner
+        return h, (h,)
+
+
+CHANGES = {
+    "a list of the class": lambda cell: Changing.table.__setitem__(0, 0.5),
+    "a module of the user's": lambda cell: setattr(settings, "GAIN", 0.5),
+    "a class": lambda cell: setattr(Config, "gain", 0.5),
+    "an object with slots": lambda cell: setattr(cell.slotted, "gain", 0.5),
+    "a deque": lambda cell: cell.last.__setitem__(0, 0.5),
+    "a global": lambda cell: setattr(sys.modules[__name__], "scale", 0.5),
+}
+
+
+@pytest.fixture
+def as_before(monkeypatch):
+    for place, name, value in ((settings, "GAIN", 1.0), (Config, "gain", 1.0), (Changing, "table", [1.0])):
+        monkeypatch.setattr(place, name, value)
+    monkeypatch.setattr(sys.modules[__name__], "scale", 1.0)
+
+
+@pytest.mark.usefixtures("as_before")
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_the_step_names_may_change(what):
+    layer, x = elman.Recurrent(Changing(), strict=True), torch.randn(4, 2, 3)
+    before = layer(x)[0]
+    CHANGES[what](layer.cell)
+    after = layer(x)[0]
+    with elman.backend("plain"):
+        assert torch.allclose(after, layer(x)[0], atol=1e-6)
+    assert not torch.allclose(after, before)
+
+
+def test_a_variable_around_the_class_may_change():
+    gain = 1.0
+
+    class Around(elman.Cell):
+        def __init__(self):
+            super().__init__(3, 3)
+
+        def step(self, x, h):
+            h = torch.tanh(x + gain * h)
+            return h, (h,)
+
+    layer, x = elman.Recurrent(Around(), strict=True), torch.ones(4, 2, 3)
+    before = layer(x)[0]
+    gain = 0.0
+    assert torch.allclose(layer(x)[0], torch.tanh(x))
+    assert not torch.allclose(before, torch.tanh(x))
+
+
+def test_two_methods_of_one_module_are_two_steps():
+    class Both(nn.Module):
+        def encode(self, x, h):
+            return x + h, (x + h,)
+
+        def decode(self, x, h):
+            return x - h, (x - h,)
+
+    net, x, h = Both(), torch.randn(4, 2, 3), torch.randn(2, 3)
+    for step in (net.encode, net.decode, net.encode):
+        with elman.backend("plain"):
+            want = elman.scan(step, x, h)[0]
+        assert torch.allclose(elman.scan(step, x, h)[0], want, atol=1e-6)
+
+
+def test_a_step_that_fills_what_it_filled_before_is_not_compiled():
+    class Noting(Changing):
+        def step(self, x, h):
+            self.seen["h"] = h.detach()
+            h = x + h
+            return h, (h,)
+
+    layer, x = elman.Recurrent(Noting()), torch.ones(4, 2, 3)
+    layer.cell.seen["h"] = None
+    with pytest.warns(elman.errors.BackendWarning, match="the step changes what is not its state"):
+        layer(x)
+    assert torch.equal(layer.cell.seen["h"], torch.full((2, 3), 3.0))
+
+
+def test_one_tensor_under_two_names_is_two_once_they_differ():
+    class Two(elman.Cell):
+        def step(self, x, h, *, gain, shift):
+            h = gain * (x + h) + shift
+            return h, (h,)
+
+    layer, x, one, zero = elman.Recurrent(Two(3, 3)), torch.ones(2, 2, 3), torch.ones(3), torch.zeros(3)
+    assert layer(x, gain=one, shift=one)[0].flatten().unique().tolist() == [2, 4]
+    assert layer(x, gain=one, shift=zero)[0].flatten().unique().tolist() == [1, 2]
+
+
+def test_a_hook_on_a_value_of_the_step_runs_at_every_step():
+    class Clipped(elman.Cell):
+        def step(self, x, h):
+            h = x + h
+            if h.requires_grad:
+                h.register_hook(lambda g: g.clamp(max=0.5))
+            return h, (h,)
+
+    x = torch.zeros(3, 1, 1, requires_grad=True)
+    with pytest.warns(elman.errors.BackendWarning, match=r"test_changes\.py:\d+: the step asks for its gradients"):
+        y, _ = elman.Recurrent(Clipped(1, 1))(x)
+    y.sum().backward()
+    assert x.grad.flatten().tolist() == [0.5] * 3
+
+
+def test_a_step_that_draws_leaves_the_same_numbers_at_every_call():
+    class Noisy(elman.Cell):
+        def step(self, x, h):
+            h = x + h + torch.randn_like(h)
+            return h, (h,)
+
+    layer, x, found = elman.Recurrent(Noisy(2, 2)), torch.ones(3, 2, 2), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        with elman.backend("plain") if found else pytest.warns(elman.errors.BackendWarning):
+            found.append(layer(x)[0])
+    assert torch.equal(*found)
+
+
+def test_context_of_another_device_is_torchs_error():
+    class Shifted(elman.Cell):
+        def step(self, x, h, *, shift):
+            h = x + h + shift
+            return h, (h,)
+
+    layer, x = elman.Recurrent(Shifted(2, 2)), torch.ones(3, 4, 2)
+    layer(x, shift=torch.ones(4, 2))
+    with pytest.raises(RuntimeError, match="meta"):
+        layer(x, shift=torch.ones(4, 2, device="meta"))
+
+
+def lstm(size=16):
+    torch.manual_seed(0)
+    return elman.Recurrent(elman.cell.LSTM(size, size), strict=True)
+
+
+def gradients(run, *leaves):
+    return torch.autograd.grad(run().square().sum(), leaves)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_torchs_own_checkpoints_give_the_same_gradients(reentrant):
+    layers, x = [lstm() for _ in range(3)], torch.randn(20, 8, 16)
+
+    def through(x, wrap):
+        for layer in layers:
+            x = wrap(lambda x, layer=layer: layer(x)[0], x)
+        return x
+
+    leaves = [x.requires_grad_(), *(p for layer in layers for p in layer.parameters())]
+    want = gradients(lambda: through(x, lambda f, x: f(x)), *leaves)
+    for _ in range(2):  # the second time with memory that has been used
+        through(x, lambda f, x: checkpoint(f, x, use_reentrant=reentrant)).square().sum().backward()
+        found = [leaf.grad for leaf in leaves]
+        assert all(map(torch.equal, found, want))
+        for leaf in leaves:
+            leaf.grad = None
+
+
+def test_what_hooks_keep_of_a_call_is_not_written_to_by_another():
+    layer, x = lstm(), torch.randn(20, 8, 16)
+    held = []
+    with saved_tensors_hooks(lambda t: held.append(t) or len(held) - 1, lambda i: held[i]):
+        layer(x)
+    before = [t.clone() for t in held]
+    for _ in range(3):
+        gradients(lambda: layer(2 * x)[0], *layer.parameters())
+    assert all(map(torch.equal, held, before))
+
+
+def test_memory_of_a_call_without_gradients_serves_one_with_them():
+    class Read(elman.Cell):
+        def __init__(self):
+            super().__init__(8, 8)
+            self.W, self.V = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def step(self, x, h):
+            h = torch.tanh(x + self.W(h))
+            return self.V(h), (h,)
+
+    layer, x = elman.Recurrent(Read(), strict=True), torch.randn(37, 2, 8)
+    with torch.inference_mode():
+        layer(x)
+    gradients(lambda: layer(x)[0], *layer.parameters())
+
+
+def test_columns_of_different_places_are_different_kernels():
+    def cell(low):
+        class Part(elman.Cell):
+            def step(self, x, h):
+                y = 2 * x[:, low : low + 2] + 3 * h[:, low : low + 2]
+                h = torch.tanh(x + h)
+                return y, (h,)
+
+        return (
+            Part(10, 10, output_size=2) if "output_size" in elman.Cell.__init__.__code__.co_varnames else Part(10, 10)
+        )
+
+    for low in (3, 5):
+        layer, x = elman.Recurrent(cell(low), strict=True), torch.randn(4, 8, 10, requires_grad=True)
+        found = gradients(lambda layer=layer, x=x: layer(x)[0], x)
+        with elman.backend("plain"):
+            want = gradients(lambda layer=layer, x=x: layer(x)[0], x)
+        assert torch.allclose(*found, *want, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", elman.module.backends.BACKENDS[:2])
+@pytest.mark.parametrize("rows", [1, 12])
+def test_outputs_are_nobodys_memory(backend, rows):
+    class Views(elman.Cell):
+        def __init__(self):
+            super().__init__(4, 4)
+            self.U = nn.Linear(4, 4)
+
+        def step(self, x, h):
+            z = x.detach()
+            h = torch.tanh(self.U(z) + h)
+            self.watch("left", x[:, :2])
+            self.watch("part", h[:, 1:3])
+            return z, (h,)
+
+    layer, x = elman.Recurrent(Views()), torch.randn(5, rows, 4)
+    with elman.backend(backend):
+        y, _, seen = layer(x, watch=("left", "part", "h"))
+    before = x.clone(), seen["h"].clone()
+    for value in (y, seen["left"], seen["part"]):
+        value.zero_()
+    assert torch.equal(x, before[0])
+    assert torch.equal(seen["h"], before[1])
+
+
+def test_many_substeps_are_compiled_in_no_time():
+    class Substeps(elman.Cell):
+        def step(self, x, h):
+            for _ in range(30):
+                h = h + 0.1 * (x - h * h)
+            return h, (h,)
+
+    layer, x = elman.Recurrent(Substeps(2, 2), strict=True), torch.rand(3, 2, 2, requires_grad=True)
+    found = gradients(lambda: layer(x)[0], x)
+    with elman.backend("plain"):
+        assert torch.allclose(*found, *gradients(lambda: layer(x)[0], x), atol=1e-5)
+
+
+def test_a_slice_that_is_there_ahead_of_a_narrow_loop():
+    class Sliced(elman.Cell):
+        def __init__(self):
+            super().__init__(5, 9)
+            self.G = nn.Linear(3, 3)
+
+        def step(self, x, h):
+            k = x[:, :3]
+            read = torch.bmm(h.view(-1, 3, 3), k.unsqueeze(2)).squeeze(2)
+            h = 0.5 * h + torch.cat([torch.sigmoid(self.G(k)) * read] * 3, -1)
+            return h, (h,)
+
+    layer, x = elman.Recurrent(Sliced(), strict=True), torch.randn(4, 1, 5, requires_grad=True)
+    found = gradients(lambda: layer(x)[0], x, *layer.parameters())
+    with elman.backend("plain"):
+        want = gradients(lambda: layer(x)[0], x, *layer.parameters())
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, want))
+
+
+def test_a_parameter_read_without_gradients_gets_none():
+    class Frozen(elman.Cell):
+        def __init__(self):
+            super().__init__(3, 3)
+            self.gain, self.W = nn.Parameter(torch.full((3,), -9.0)), nn.Linear(3, 3)
+
+        def step(self, x, h):
+            with torch.no_grad():
+                gain = self.gain.exp()
+            h = torch.tanh(x + self.W(h)) + gain * h
+            return h, (h,)
+
+    layer, x = elman.Recurrent(Frozen(), strict=True), torch.randn(4, 2, 3)
+    layer(x)[0].sum().backward()
+    assert layer.cell.gain.grad is None or not layer.cell.gain.grad.any()
+    assert layer.cell.W.weight.grad.any()
+
+
+def test_a_row_without_steps_gives_no_nan():
+    class Direction(elman.Cell):
+        def __init__(self):
+            super().__init__(3, 3)
+            self.W = nn.Linear(3, 3)
+
+        def step(self, x, h):
+            h = torch.tanh(self.W(x / x.norm(dim=-1, keepdim=True)) + h)
+            return h, (h,)
+
+    layer, x = elman.Recurrent(Direction()), torch.randn(4, 3, 3)
+    for lengths in ([0, 4, 2], [4, 0, 0]):
+        with elman.backend("plain"):
+            found = gradients(lambda lengths=lengths: layer(x, lengths=lengths)[0], *layer.parameters())
+        alone = [gradients(lambda b=b, n=n: layer(x[:n, b : b + 1])[0], *layer.parameters())
+                 for b, n in enumerate(lengths) if n]  # fmt: skip
+        assert all(torch.allclose(a, sum(parts), atol=1e-5) for a, parts in zip(found, zip(*alone)))
+
+
+def test_weights_that_are_put_in_place_of_parameters():
+    cell = elman.cell.DropConnect(elman.cell.Elman(3, 3), "W.weight", 0.5).learn_initial()
+    layer, x = elman.Recurrent(cell), torch.randn(4, 2, 3)
+    mask = torch.ones(3, 3)
+    doubled = {name: 2 * p.detach() + 1 for name, p in layer.named_parameters()}
+    found = functional_call(layer, doubled, (x,), {"drop_W_weight": mask})[0]
+    with torch.no_grad():
+        for name, p in layer.named_parameters():
+            p.copy_(doubled[name])
+    assert torch.allclose(found, layer(x, drop_W_weight=mask)[0], atol=1e-6)
+    functional_call(layer, doubled, (x,))  # and with a mask that is drawn
+
+
+def test_a_frozen_cell_is_checked_too():
+    assert "second derivatives" in str(elman.check(elman.cell.GRU(3, 4).requires_grad_(False)))
