@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "checkpoint": {"errors", "tensors"},
     "console": {"errors", "checkpoint", "task"},
     "train": {"errors", "module", "task", "tensors", "checkpoint", "console", "__init__"},
-    "runs": {"errors", "task", "checkpoint"},
+    "runs": {"errors", "task", "tensors", "checkpoint"},
     "arguments": {"task"},
     "look": {"errors", "cell", "compiler", "module", "task", "checkpoint", "runs"},
     "begin": {"errors", "task", "checkpoint", "train", "__init__"},
@@ -45,16 +45,17 @@ MAY_IMPORT = {
 }
 COMPILER = {
     "collection": set(),
+    "forked": set(),
     "graph": set(),
     "aten_ops": {"graph"},
     "trace": {"graph", "aten_ops"},
     "simplify": {"graph"},
     "derive": {"graph"},
     "unfold": {"graph"},
-    "emit": {"collection", "graph", "unfold"},
+    "emit": {"collection", "forked", "graph", "unfold"},
     "run": {"collection", "graph", "simplify", "derive", "emit"},
     "verify": {"aten_ops", "trace", "emit", "run"},
-    "__init__": {"collection", "graph", "aten_ops", "trace", "simplify", "unfold", "emit", "run", "verify"},
+    "__init__": {"collection", "forked", "graph", "aten_ops", "trace", "simplify", "unfold", "emit", "run", "verify"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -131,7 +131,7 @@ WRONG = {
     "--dropout 1.0: must be below 1": ["train.tsv", "--dropout", "1"],
     "--augment distorts pictures and series; these are texts by --level word": ["train.tsv", "--augment", "1"],
     "--block is of series, or of pictures with --grid; these are pictures": ["--block", "2"],
-    "--grid is an LSTM from each corner: leave out --cell": ["--grid", "--both"],
+    "--grid reads by one 2-D LSTM from each corner: leave out --cell": ["--grid", "--both"],
     "other.tsv, line 2: the label 'new' was never seen in training": ["train.tsv", "--validation", "other.tsv"],
     "a model of --hidden 1000000000 --layers 1 --embedding 8 does not fit": ["train.tsv", "--hidden", "1000000000"],
     "all 2 examples have the label 'pos'": ["one.tsv", "--validation", "0"],

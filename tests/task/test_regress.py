@@ -215,7 +215,7 @@ def test_holes_are_filled_and_not_scored(csv, capsys):
 
 def test_figures_without_anything_to_compare_with(csv):
     lines = csv.read_text().splitlines()
-    csv.write_text("\n".join([*lines[:1], *(f"{line.rsplit(',', 1)[0]}," for line in lines[1:])]))
+    csv.write_text("\n".join([*lines[:-20], *(f"{line.rsplit(',', 1)[0]}," for line in lines[-20:])]))
     task = Regress(Options(files=(str(csv),), missing="fill", context=12, horizon=3, targets="b", hidden=4))
     scores = task.validate()
     assert next(iter(scores)) == "MSE"
