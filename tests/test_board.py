@@ -172,6 +172,18 @@ def test_watching_changes_no_bit_of_the_training(watched):
     assert (one.path / "samples.txt").read_text() == (two.path / "samples.txt").read_text()
 
 
+def test_running_means_are_as_without_it(here, capsys, monkeypatch):
+    from elman.data.shapes import drawn_shapes
+
+    monkeypatch.setattr("elman.task.caption.drawn_shapes", lambda *how: drawn_shapes(*how)[::100])
+    small = "--side 8 --width 8 --hidden 4 --embedding 4 --batch 8 --steps 2 --validation 0.1".split()
+    for run, flag in (("one", ["--tensorboard"]), ("two", [])):
+        ran(capsys, "train", "caption", *small, "--run", run, *flag)
+    a, b = (load_file(f"{run}/model.safetensors") for run in ("one", "two"))
+    assert any("running_mean" in name for name in a)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 SMALL = "--hidden 6 --embedding 3 --batch 4 --window 8 --validate-every 2 --report-every 2 --sample-length 5".split()
 
 

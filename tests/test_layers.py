@@ -45,17 +45,16 @@ MAY_IMPORT = {
 }
 COMPILER = {
     "collection": set(),
-    "forked": set(),
     "graph": set(),
     "aten_ops": {"graph"},
     "trace": {"graph", "aten_ops"},
     "simplify": {"graph"},
     "derive": {"graph"},
     "unfold": {"graph"},
-    "emit": {"collection", "forked", "graph", "unfold"},
+    "emit": {"collection", "graph", "unfold"},
     "run": {"collection", "graph", "simplify", "derive", "emit"},
     "verify": {"aten_ops", "trace", "emit", "run"},
-    "__init__": {"collection", "forked", "graph", "aten_ops", "trace", "simplify", "unfold", "emit", "run", "verify"},
+    "__init__": {"collection", "graph", "aten_ops", "trace", "simplify", "unfold", "emit", "run", "verify"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-import elman.compiler.forked  # noqa: F401 -- before anything forks
 from elman.compiler.aten_ops import UntraceableError
 from elman.compiler.collection import collection_paused
 from elman.compiler.emit import reference

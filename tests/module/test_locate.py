@@ -224,6 +224,10 @@ def test_nothing_is_changed_by_looking():
     assert all(p.grad is None for p in net.parameters())
 
 
+def test_a_loss_that_nothing_was_learned_from():
+    assert elman.locate(lambda: torch.zeros(()), elman.Recurrent(GRU(3, 5))).kind == "nothing"
+
+
 def test_what_is_no_loss_is_refused():
     net = elman.Recurrent(GRU(3, 5))
     with pytest.raises(

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from elman.compiler import forked
 from elman.compiler.emit import native
 from elman.compiler.emit.llvm import Build, i32, i64, pointer
 from elman.compiler.emit.target import host
@@ -30,7 +29,7 @@ def parallel(address: int, args: int, threads: int) -> None:
     Returns when all are done. Fewer threads may be given, and the kernel is told how many were; all of them run at the
     same time, so that they may wait for each other. In a forked child there is only one.
     """
-    if threads <= 1 or forked.here():
+    if threads <= 1 or _forked:
         _function(address)(args, 0, 1)
     else:
         _launcher()(address, args, threads)
@@ -39,6 +38,17 @@ def parallel(address: int, args: int, threads: int) -> None:
 def route() -> str:
     """Name the way that `parallel` takes: "openmp", or "python" (also with ELMAN_THREADS=python at the first call)."""
     return "python" if _launcher() == _pool.launch else "openmp"
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's threads, and GNU OpenMP would wait for them for ever."""
+    global _forked
+    _forked = True
+
+
+_forked = False
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.lru_cache(maxsize=4096)

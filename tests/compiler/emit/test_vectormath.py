@@ -125,6 +125,14 @@ def test_special_values(name: str, target: Target, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("target", targets(), ids=label)
+def test_exp_overflows_from_the_first_number_on_that_is_too_large(target: Target) -> None:
+    x = np.array([88.72283172607422, 88.72283935546875], np.float32)  # neighbours
+    last, beyond = run("exp", target, x)
+    assert 3.402e38 < last < INF
+    assert beyond == INF
+
+
+@pytest.mark.parametrize("target", targets(), ids=label)
 @pytest.mark.parametrize("name", SPECIAL)
 def test_every_nan_goes_through(name: str, target: Target) -> None:
     x = np.array([0x7FC00000, 0xFFC00000, 0x7FC00001, 0x7FFFFFFF, 0xFFFFFFFF], np.uint32).view(np.float32)
