@@ -190,14 +190,12 @@ def gradients(
     cuts = pieces(T, call.segment, loop.reverse)
     whole = rooms(back, some, call.size, len(cuts))
     for i, (low, high) in reversed(list(enumerate(cuts))):
-        part = slice_of(given, low, high)
-        held = None  # memory in which saved values lie
-        if i < len(cuts) - 1:
-            forward = pair.run(part._replace(state={name: value[i] for name, value in starts.items()}))
-            saved, held = forward.per_step, forward.lease
-        steps = {**part.per_step, **saved, **(dy if high - low == T else {k: v[low:high] for k, v in dy.items()})}
-        result = pair.run_back(Given(steps, state, given.fixed, given.shared, part.size, parts(whole, low, high)))
-        del held
+        part = slice_of(given, low, high)._replace(out=parts(whole, low, high))
+        steps = {**part.per_step, **(dy if high - low == T else {k: v[low:high] for k, v in dy.items()})}
+        if i == len(cuts) - 1:
+            result = pair.run_back(part._replace(per_step={**steps, **saved}, state=state))
+        else:
+            result = again_and_back(pair, part, {name: value[i] for name, value in starts.items()}, steps, state)
         state = result.carried
         settle(whole, result.per_step, low, high)
         for name, value in result.summed.items():
@@ -207,6 +205,15 @@ def gradients(
         group = "fixed" if name.startswith("d:") else "state"
         found[group, name.removeprefix("d:")] = value
     return found
+
+
+def again_and_back(pair: Pair, part: Given, start: Tensors, steps: Tensors, state: Tensors) -> Result:
+    """The backward loop over a segment whose forward loop runs again, from `start`.
+
+    What that saves is gone when this returns, so that the next segment uses its memory.
+    """
+    forward = pair.run(part._replace(state=start, out={}))
+    return pair.run_back(part._replace(per_step={**steps, **forward.per_step}, state=state))
 
 
 Rooms = dict[str, "Tensor | None"]  # memory for the outputs of all segments; None: one segment brings its own

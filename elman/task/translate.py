@@ -88,7 +88,9 @@ class Options(SupervisedOptions):
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(
-        Options(cell="gru", batch=32, rate=4e-3), "one layer each; without files, dates from as people write them to ISO", epochs=8
+        Options(cell="gru", batch=32, rate=4e-3),
+        "one layer each; without files, dates from as people write them to ISO",
+        epochs=8,
     ),
     "multi30k": Recipe(
         Options(

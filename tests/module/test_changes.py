@@ -363,3 +363,16 @@ def test_weights_that_are_put_in_place_of_parameters():
 
 def test_a_frozen_cell_is_checked_too():
     assert "second derivatives" in str(elman.check(elman.cell.GRU(3, 4).requires_grad_(False)))
+
+
+@pytest.mark.parametrize("how", [{}, {"checkpoint": "sqrt"}], ids=["whole", "in segments"])
+def test_memory_is_used_again(how, monkeypatch):
+    from elman.compiler.emit import pool
+
+    made, fresh = [], pool.fresh
+    monkeypatch.setattr(pool, "fresh", lambda *what: made.append(what) or fresh(*what))
+    layer, x = elman.Recurrent(elman.cell.LSTM(16, 16), **how), torch.randn(100, 8, 16)
+    for _ in range(6):
+        made.clear()
+        gradients(lambda: layer(x)[0], *layer.parameters())
+    assert made == []
