@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 import elman
 from elman import OptionError
 from elman.begin import prepared
+from elman.cli import carry_through
 from elman.data.grammar import grammar_sentences
 from elman.task.base import Loss
 from elman.task.text import Text
@@ -170,8 +171,6 @@ def test_killed_resumed_stopped_and_restarted_they_end_as_if_nothing_had_been(fo
     older = [sorted(path.name for path in Path(run).glob("training-*")) for run in ("straight", "broken")]
     assert older[0] == older[1] != []
     assert log("straight") == log("broken")
-    code, said, complained = torchrun(f"{DRAWN} --run broken", restarts=1)
-    assert (code, said.count("broken has reached its end, step 40")) == (0, 1), complained
     assert (folder / "straight/samples.txt").read_text() == (folder / "broken/samples.txt").read_text()
 
 
@@ -192,6 +191,16 @@ def test_a_job_that_is_restarted_must_say_what_to_go_on_with(folder):
         prepared(TEXT.split(), Restarted())
     with pytest.raises(OptionError, match="--from-step would go back each time"):
         prepared([*TEXT.split(), "--run", "one", "--resume", "--from-step", "5"], Restarted())
+
+
+def test_a_job_that_is_given_again_after_its_end_ends_well(folder, capsys):
+    class Restarted(Processes):
+        restarts = True
+
+    words = [*TEXT.split(), "--steps", "3", "--run", "one"]
+    for said in ("one, new, until 3 steps", "one has reached its end, step 3"):
+        assert carry_through(*prepared(words, Restarted()), Restarted()) == 0
+        assert said in capsys.readouterr().out
 
 
 def test_what_processes_add_up_and_tell_each_other(of_one):
