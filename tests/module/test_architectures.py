@@ -98,7 +98,7 @@ def test_gradients_are_the_plain_loops(name):
         close(got, want)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("name", [n for n in BUILT if any(w in n for w in ("direction", "stacked", "attention,"))])
 def test_a_row_of_a_deep_layer_depends_on_no_other(name, data):
@@ -118,7 +118,7 @@ def test_a_row_of_a_deep_layer_depends_on_no_other(name, data):
         close(layer(x[:n, b : b + 1], reset=reset[:n, b : b + 1], **own)[0], y[:n, b : b + 1])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("name", [n for n in BUILT if any(w in n for w in ("coder", "symbol", "coin", "length"))])
 def test_log_p_of_a_row_depends_on_no_other(name, data):

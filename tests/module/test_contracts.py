@@ -345,7 +345,7 @@ def test_the_same_answer_twice_to_the_bit():
     assert all(torch.equal(a, b) for a, b in zip(one[1], two[1]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     data=st.data(), T=st.integers(1, 9), B=st.integers(1, 5), reverse=st.booleans(), kind=st.sampled_from(sorted(CELLS))
 )

@@ -123,7 +123,7 @@ def test_context_and_batch_independence():
     close(elman.Grid(cell)(x[1:2], bias=bias[1:2])[0], y[1:2])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     data=st.data(), R=st.integers(1, 4), C=st.integers(1, 5), corner=st.integers(0, 3), kind=st.sampled_from([*CELLS])
 )
