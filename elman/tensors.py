@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from elman.errors import RunError
@@ -28,6 +28,11 @@ def packed(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
     """A file of tensors by name, text beside them, and a checksum of both."""
     whole = {name: value.detach().contiguous() for name, value in tensors.items()}
     return save(whole, dict(about) | {CHECKSUM: checksum(whole, about)})
+
+
+def unpacked(data: bytes) -> dict[str, Tensor]:
+    """The tensors that `packed` made bytes of in this very training; a file is read by `read_tensors`."""
+    return load(data)
 
 
 def read_about(path: Path) -> dict[str, str]:

@@ -92,8 +92,10 @@ class Cell(nn.Module):
         states = []
         for name, size in self.state_sizes.items():
             learned = getattr(self, f"initial_{name}", None)
-            zeros = like.new_zeros(batch_size, size)
-            states.append(learned.expand(batch_size, -1) if isinstance(learned, Tensor) else zeros)
+            if isinstance(learned, Tensor):
+                states.append(learned.expand(batch_size, -1))
+            else:
+                states.append(like.new_zeros(batch_size, size))
         return self.signature.State(*states)
 
     def begin(self, batch_size: int, context: Mapping[str, Any]) -> State:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-import safetensors.torch
 import torch
 import torch.distributed as dist
 from rich.console import Console
@@ -29,7 +28,7 @@ from elman.checkpoint import RunFolder
 from elman.console import Report
 from elman.errors import ElmanError, OptionError, RunError
 from elman.task.base import Loss, Share, Task
-from elman.tensors import packed
+from elman.tensors import packed, unpacked
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=12)  # while the first process validates; one that has died is noticed at once
@@ -167,7 +166,7 @@ class Together(Processes):
         return json.loads(self._heard(json.dumps(value).encode(), by))
 
     def sent(self, tensors: Mapping[str, Tensor], by: int) -> Mapping[str, Tensor]:
-        return safetensors.torch.load(self._heard(packed(tensors, {}), by))
+        return unpacked(self._heard(packed(tensors, {}), by))
 
     def whole(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: torch.stack(self._gathered(tensor), 1).flatten(0, 1) for name, tensor in rows.items()}
