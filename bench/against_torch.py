@@ -303,6 +303,7 @@ def fresh(task: str, T: int, threads: int, cache: str | None = None, checkpoint:
     """`work` in a new process. (A child's ru_maxrss starts at its parent's: so the parent must stay small.)"""
     command = [sys.executable, __file__, "--threads", str(threads), "--worker", json.dumps([task, T, checkpoint])]
     environment = os.environ | ({"ELMAN_CACHE": cache} if cache else {})
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, every process compiles elman's own Python anew
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

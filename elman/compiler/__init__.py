@@ -38,6 +38,7 @@ __all__ = [
     "emitter",
     "lacks_pairs",
     "pairs_by",
+    "reference",
     "segment_length",
     "show",
     "simplify",

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from elman.compiler.aten_ops import UntraceableError
-from elman.compiler.emit import reference
 from elman.compiler.emit.reference import Given
 from elman.compiler.run import Program
 from elman.compiler.trace import Traced, Unhooked
@@ -19,13 +18,14 @@ TOLERANCE = {torch.float32: 2e-3, torch.float64: 1e-8}
 
 def verify(
     traced: Traced,
+    program: Program,
     step: Callable[..., Any],
     per_step: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
     fixed: Mapping[str, Tensor],
     shared: Mapping[str, Tensor],
 ) -> None:
-    """Compare one step, run plainly and through the graph; arguments as given to `trace`.
+    """Compare one step, run plainly and through the graph's program; the other arguments as given to `trace`.
 
     Errors: UntraceableError where they differ, as they do when the step has a gradient of its own making or depends on
     more than it was given.
@@ -49,7 +49,7 @@ def verify(
         )
         params = {k: v.to(kind) for k, v in traced.shared(shared).items()}
         given = Given(steps, states, still, params, (1, rows))
-        ys, last = Program(traced.loop, reference.emit)(given)
+        ys, last = program(given)
         got = [v[0].reshape(outputs[k].shape) for k, v in ys.items()] + [
             v.reshape(new[k].shape) for k, v in last.items()
         ]

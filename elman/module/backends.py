@@ -22,6 +22,7 @@ from elman.compiler import (
     UntraceableError,
     collection_paused,
     emitter,
+    reference,
     segment_length,
     simplify,
     trace,
@@ -301,8 +302,9 @@ def traced(what: Recurrence, inputs: Inputs) -> Traced | str:
         ):
             found = trace(step, *sample(what, inputs, still, ROWS, 0.0), shared)
             found = replace(found, loop=replace(simplify(found.loop), reverse=what.reverse))
+            program = Program(found.loop, reference.emit)
             for rows, low in ((ROWS, 0.0), (ROWS + 2, -1.0)):  # another batch, and both signs
-                verify(found, step, *sample(what, inputs, still, rows, low), shared)
+                verify(found, program, step, *sample(what, inputs, still, rows, low), shared)
         problem = ""
     except UntraceableError as error:
         problem = str(error)

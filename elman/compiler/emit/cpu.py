@@ -66,12 +66,12 @@ class Compiled:
     """A planned loop and its kernel, for one element type: "f32", "f64" or "bf16"."""
 
     def __init__(self, loop: Loop, wide: bool, hoisted: bool, dtype: str, target: Target) -> None:
-        self.shared = products(dtype, target)
         self.linear = linear(dtype, target)
         self.outer = partial(outer, dtype=dtype, target=target)
         self.sizes = Build(target, dtype)
         self.plan = plan(loop, wide, hoisted, self.sizes.panel)
         self.layout = Layout(self.plan, self.sizes)
+        self.shared = products(dtype, target, [N for _, N in self.plan.matrices])
         self.states = loop.leaves(Op.STATE)
         self.outers = {name: [n for n in order([node]) if n.op is Op.OUTER] for name, node in loop.summed.items()}
 

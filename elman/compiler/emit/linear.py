@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -22,12 +24,13 @@ class Linear:
     """The compiled function, for one target and element type."""
 
     address: int
-    shared: Products
+    shared: Callable[[Sequence[int]], Products]
     sizes: Build
 
     def __call__(self, a: Tensor, weight: Tensor) -> Tensor:
         """a @ weight: a (rows, K) with columns side by side, weight (K, N) of any strides; the result may be a view."""
-        (rows, K), N, panel = a.shape, weight.shape[1], self.shared.panel
+        (rows, K), N, panel = a.shape, weight.shape[1], self.sizes.panel
+        shared = self.shared((N,))
         a = a if a.stride(1) == 1 or K == 1 else a.contiguous()
         panels = -(-N // panel)
         out = a.new_empty(rows, panels * panel)
@@ -37,8 +40,8 @@ class Linear:
         flags = torch.zeros(count * FLAG_BYTES, dtype=torch.uint8)
         block = (ctypes.c_int64 * len(SLOTS))(
             a.data_ptr(), a.stride(0), weight.data_ptr(), weight.stride(0), weight.stride(1), out.data_ptr(),
-            panels * panel, rows, K, N, packed.data_ptr(), flags.data_ptr(), self.shared.product, self.shared.pack,
-            rounded.data_ptr(), self.shared.round,
+            panels * panel, rows, K, N, packed.data_ptr(), flags.data_ptr(), shared.product, shared.pack,
+            rounded.data_ptr(), shared.round,
         )  # fmt: skip
         threads.parallel(self.address, ctypes.addressof(block), count)
         return out[:, :N]
@@ -53,7 +56,7 @@ def linear(dtype: str, target: Target) -> Linear:
         return made.module
 
     address = native.load("linear", dtype, build, target).address("linear")
-    return Linear(address, products(dtype, target), Build(target, dtype))
+    return Linear(address, cache(partial(products, dtype, target)), Build(target, dtype))
 
 
 def emit_linear(build: Build) -> None:

@@ -4,6 +4,7 @@ A *vector* holds `lanes` elements, which are floats ("f32") or doubles ("f64"); 
 takes either, as long as both sides agree.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ class Build(Flow):
         self.integer = ir.IntType(self.bits)
         self.vector = ir.VectorType(self.element, self.lanes)
         self.integers = ir.VectorType(self.integer, self.lanes)
+        self.constants: dict[Any, Value] = {}
         self.truths: dict[Value, Value] = {}  # a 1.0/0.0 value and the i1 it was made of
 
     # ---- memory
@@ -65,7 +67,7 @@ class Build(Flow):
         none = ir.Constant(self.integers, ir.Undefined)
         count = self.b.trunc(left, self.integer) if self.bits < 64 else left
         first = self.b.insert_element(none, count, ir.Constant(i32, 0))
-        splat = self.b.shuffle_vector(first, none, ir.Constant(ir.VectorType(i32, self.lanes), [0] * self.lanes))
+        splat = self.b.shuffle_vector(first, none, self._each(ir.VectorType(i32, self.lanes), 0))
         mask = self.b.icmp_signed("<", ir.Constant(self.integers, list(range(self.lanes))), splat)
         return self._masked(f"llvm.masked.load.{self._suffix}.p0", self.vector, p, mask, self.k(0.0))
 
@@ -98,11 +100,18 @@ class Build(Flow):
         alignment = ir.Constant(i32, self.bits // 8)
         return self.call(name, result, *arguments[: where + 1], alignment, *arguments[where + 1 :])
 
+    def _each(self, kind: Any, value: float) -> Value:
+        """The constant vector of `kind` with this number in each lane: one object, put into words once."""
+        key = kind.element, kind.count, value, math.copysign(1, value)
+        if key not in self.constants:
+            self.constants[key] = ir.Constant(kind, None if value == 0 and key[-1] > 0 else [value] * kind.count)
+        return self.constants[key]
+
     # ---- vectors and scalars
 
     def k(self, value: float) -> Value:
         """A vector with the same constant in each lane."""
-        return ir.Constant(self.vector, [float(value)] * self.lanes)
+        return self._each(self.vector, float(value))
 
     def scalar(self, value: float) -> Value:
         """A constant element."""
@@ -110,13 +119,13 @@ class Build(Flow):
 
     def ints(self, value: int) -> Value:
         """A vector of whole numbers, as wide as the elements, with the same constant in each lane."""
-        return ir.Constant(self.integers, [value] * self.lanes)
+        return self._each(self.integers, value)
 
     def splat(self, scalar: Value) -> Value:
         """A vector with the scalar in each lane."""
         undefined = ir.Constant(self.vector, ir.Undefined)
         first = self.b.insert_element(undefined, scalar, ir.Constant(i32, 0))
-        return self.b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(i32, self.lanes), [0] * self.lanes))
+        return self.b.shuffle_vector(first, undefined, self._each(ir.VectorType(i32, self.lanes), 0))
 
     def lane(self, vector: Value, index: int) -> Value:
         """The scalar in one lane."""

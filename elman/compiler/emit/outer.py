@@ -56,17 +56,22 @@ class Outers:
 
 
 @functools.cache
-def outers(dtype: str = "f32", target: Target | None = None) -> Outers:
-    """Return `outer` for "f32", "f64" or "bf16", compiled once per machine."""
+def outers(dtype: str = "f32", target: Target | None = None, whole: bool = False) -> Outers:
+    """Return `outer` for "f32", "f64" or "bf16", compiled once per machine.
+
+    whole: M and N must be whole panels. Most are, and the code for the rest, three times as much, is then not compiled.
+    """
     target = target or host()
 
     def build() -> object:
         made = Build(target, dtype, "outer")
-        emit_outer(made)
+        emit_outer(made, whole)
         return made.module
 
     sizes = Build(target, dtype)
-    address = native.load("outer", dtype, build, target).address("outer")
+    if whole and sizes.tiled:
+        return outers(dtype, target)
+    address = native.load("outer", f"{dtype} {'whole' if whole else 'any'}", build, target).address("outer")
     return Outers(address, sizes)
 
 
@@ -98,8 +103,9 @@ def outer(a: "Tensor", b: "Tensor", out: "Tensor", dtype: str, target: Target | 
     """
     import torch
 
-    made = outers(dtype, target)
     (K, M), N = a.shape, b.shape[1]
+    panel = outers(dtype, target, True).sizes.panel
+    made = outers(dtype, target, M % panel == 0 and N % panel == 0)
     work = K * M * N
     count = 1 if work < ALONE else min(torch.get_num_threads(), 2 * work // ALONE)
     each = made.scratch(M, N, K)
@@ -115,17 +121,18 @@ def outer(a: "Tensor", b: "Tensor", out: "Tensor", dtype: str, target: Target | 
 # ---- the kernel
 
 
-def emit_outer(build: Build) -> None:
+def emit_outer(build: Build, whole: bool = False) -> None:
     """Write `outer(block, thread, threads)` into the module: this thread's part of out. `block` holds SLOTS.
 
     out[m*ldo + n] = sum over k of a[k*lda + m] * b[k*ldb + n], for k < K, m < M, n < N. Nothing else is read or
-    written but the thread's own part of the scratch, and no thread waits for another.
+    written but the thread's own part of the scratch, and no thread waits for another. whole: M and N are whole panels.
     """
     if build.tiled:
         strips = tile_products.emit_strips(build)
         panels = [tile_products.emit_panel(build)] * build.target.tile_vectors
     else:
-        panels = [_emit_panel(build, vectors) for vectors in range(1, build.target.tile_vectors + 1)]
+        most = build.target.tile_vectors
+        panels = [_emit_panel(build, vectors) for vectors in range(most if whole else 1, most + 1)]
         strips = _emit_strips(build)
     width, high = build.panel, _strip(build)
     chunk = Outers(0, build).strips * high
@@ -163,7 +170,8 @@ def emit_outer(build: Build) -> None:
                     wide = build.min_int(build.sub_int(right, n), width)
                     place = build.at(target, build.mul_int(n, across))
                     sources = [strip_copies, build.at(source_b, n), ldb, panel_copy]
-                    _choose(build, panels, wide, [*sources, place, down, across, steps, rows, tall, wide, again])
+                    arguments = [*sources, place, down, across, steps, rows, tall, wide, again]
+                    _choose(build, panels, wide, arguments) if len(panels) > 1 else build.b.call(panels[0], arguments)
 
                 build.loop(right, panel, start=left, step=width)
 
@@ -292,7 +300,7 @@ def _emit_panel(build: Build, vectors: int) -> Value:
                 build.store(element(build, read, k, K), build.at(there, v * build.lanes))
 
         def tile(s: Value, _: list[Value]) -> None:
-            first = build.mul_int(s, tall)
+            first = build.mul_int(build.opaque(s), tall)
             left = build.sub_int(rows, first)
             inside = build.b.urem(first, build.c(_strip(build)))
             strip = build.at(strips, build.add_int(build.mul_int(build.sub_int(first, inside), steps), inside))

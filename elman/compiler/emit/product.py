@@ -5,6 +5,7 @@ keeps up to 6 rows of a panel's results in registers and goes through K once; no
 object serves every cell. Where operands are in bfloat16, K counts pairs of steps here, and `a` is rounded by `round`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from elman.compiler.emit import native, tile_products, tiles
@@ -13,7 +14,9 @@ from elman.compiler.emit.pack import emit_pack
 from elman.compiler.emit.pairs import emit_round, multiply_add
 from elman.compiler.emit.target import Target, host
 
-UNROLL = 4  # steps of K in one turn of the loop, of tiles of few rows; half of that where a step keeps both ports busy
+UNROLL = 2  # steps of K in one turn of a tile's loop, at least: with one, 2 % of the speed are lost
+SETS = 4  # the most steps that have sums of their own
+SUMS = 12  # vectors of sums that keep a processor busy: additions take four cycles, and two begin in each
 BLOCK = 1024  # steps of K after which the next rows take their turn, so that this part of a panel stays in the cache
 LINE = 64  # bytes of a cache line
 SHARES = 4  # tiles that together ask for the weights that come next, which matters beyond the second cache
@@ -29,9 +32,15 @@ class Products:
     panel: int
 
 
-def products(dtype: str = "f32", target: Target | None = None) -> Products:
-    """Return `product`, `pack` and `round` for "f32", "f64" or "bf16", compiled once per machine."""
+def products(dtype: str = "f32", target: Target | None = None, widths: Sequence[int] = ()) -> Products:
+    """Return `product`, `pack` and `round` for "f32", "f64" or "bf16", compiled once per machine.
+
+    widths: the columns of matrices for which it should be quick; where some end in half a panel or less, it is compiled
+    with tiles of half a panel, too.
+    """
     target = target or host()
+    sizes = Build(target, dtype)
+    halved = not sizes.tiled and any(0 < N % sizes.panel <= sizes.panel // 2 for N in widths)
 
     def build() -> object:
         made = Build(target, dtype, "product")
@@ -39,29 +48,29 @@ def products(dtype: str = "f32", target: Target | None = None) -> Products:
             tile_products.emit_product(made)
             tiles.emit_pack(made)
         else:
-            emit_product(made)
+            emit_product(made, halved)
             emit_pack(made)
         if made.paired:
             emit_round(made)
         return made.module
 
-    code = native.load("product", dtype, build, target)
-    sizes = Build(target, dtype)
+    code = native.load("product", f"{dtype} {'halved' if halved else 'whole'}", build, target)
     rounding = code.address("round") if sizes.paired else 0
     return Products(code.address("product"), code.address("pack"), rounding, sizes.panel)
 
 
-def emit_product(build: Build) -> None:
+def emit_product(build: Build, halved: bool = False) -> None:
     """Write `product(a, lda, w, out, ldo, rows, K, N, panel_from, panel_to, accumulate)` into the module.
 
     out[r, p*P:(p+1)*P] = (accumulate ? the same : 0) + sum over k of a[r*lda + k] * w[(p*K + k)*P:][:P]
     for the panels panel_from <= p < panel_to. a is (rows, K) with row stride lda, and is not read elsewhere; out has
-    the row stride ldo and whole panels of columns, of which those beyond N hold nothing of use: a last panel of which
-    N needs half at most is computed by half.
+    the row stride ldo and whole panels of columns, of which those beyond N hold nothing of use. halved: a last panel of
+    which N needs half at most is computed by half.
     """
     rows = build.target.tile_rows
     vectors = build.target.tile_vectors
-    tiles = [_emit_tile(build, count, width) for width in (vectors, vectors // 2) for count in range(1, rows + 1)]
+    sizes = (vectors, vectors // 2) if halved else (vectors,)
+    tiles = [_emit_tile(build, count, width) for width in sizes for count in range(1, rows + 1)]
     with build.function("product", [pointer, i64, pointer, pointer, *[i64] * 7]) as arguments:
         a, lda, w, out, ldo, count, K, N, first, last, accumulate = arguments
         turns = build.div_int(build.add_int(count, rows - 1), rows)
@@ -72,7 +81,8 @@ def emit_product(build: Build) -> None:
             weights = build.at(w, build.mul_int(build.mul_int(p, K), build.panel))
             columns = build.at(out, build.mul_int(p, build.panel))
             rest = build.sub_int(N, build.mul_int(p, build.panel))
-            half = build.b.select(build.compare("<=", rest, build.panel // 2), build.c(rows), build.c(0))
+            fits = build.compare("<=", rest, build.panel // 2)
+            half = build.b.select(fits, build.c(rows), build.c(0)) if halved else build.c(0)
 
             def block(k: Value, _: list[Value]) -> None:
                 depth = build.min_int(build.sub_int(K, k), BLOCK)
@@ -100,9 +110,8 @@ def emit_product(build: Build) -> None:
 
 
 def _share(build: Build) -> int:
-    """Bytes of what comes next that a tile asks for, per step of K: SHARES tiles ask for all of it, or a bit more."""
-    turn = build.panel * build.bits // 8 * UNROLL
-    return -(-turn // (SHARES * LINE)) * LINE // UNROLL
+    """Bytes of what comes next that a tile asks for, per step of K: SHARES tiles ask for all of it."""
+    return build.panel * build.bits // 8 // SHARES
 
 
 def _choose(build: Build, tiles: list[Value], height: Value, arguments: list[Value]) -> None:
@@ -122,23 +131,23 @@ def _emit_tile(build: Build, rows: int, vectors: int) -> Value:
     """Write `tile<rows>x<vectors>(a, lda, w, out, ldo, K, accumulate, ahead)`: all of K, sums in registers."""
     lanes = build.lanes
     # few rows: the registers hold separate sums for k, k+1, ..., which hide the latency of an addition
-    sets = min(UNROLL, build.target.tile_rows // rows)
-    unroll = UNROLL if sets > 1 else UNROLL // 2
+    sets = min(SETS, build.target.tile_rows // rows, -(-SUMS // (rows * vectors)))
+    unroll = max(UNROLL, sets)
     name = f"tile{rows}x{vectors}"
     with build.function(name, [pointer, i64, pointer, pointer, i64, i64, i64, pointer], internal=True) as arguments:
         a, lda, w, out, ldo, K, accumulate, ahead = arguments
         starts = [build.at(a, build.mul_int(lda, row)) for row in range(rows)]
 
-        def step(k: Value, sums: list[Value], unroll: int) -> list[Value]:
+        def step(k: Value, sums: list[Value], steps: int) -> list[Value]:
             sums = list(sums)
             weights = build.at(w, build.mul_int(k, build.panel))
             sources = [build.at(start, k) for start in starts]
-            for u in range(unroll):
+            for u in range(steps):
                 columns = [build.load(build.at(weights, u * build.panel + v * lanes)) for v in range(vectors)]
                 for row in range(rows):
                     value = build.splat(build.load_scalar(build.at(sources[row], u)))
                     for v in range(vectors):
-                        place = ((u % sets) * rows + row) * vectors + v
+                        place = (u % sets * rows + row) * vectors + v
                         sums[place] = multiply_add(build, value, columns[v], sums[place])
             return sums
 
@@ -148,10 +157,11 @@ def _emit_tile(build: Build, rows: int, vectors: int) -> Value:
                 build.prefetch(build.at(soon, line, LINE))
             return step(k, sums, unroll)
 
-        whole = build.sub_int(K, build.b.urem(K, build.c(unroll)))
-        sums = build.loop(whole, turn, [build.k(0.0)] * (sets * rows * vectors), step=unroll)
-        sums = build.loop(K, lambda k, some: step(k, some, 1), sums, start=whole)
         size = rows * vectors
+        start = [build.k(0.0)] * (sets * size)
+        whole = build.sub_int(K, build.b.urem(K, build.c(unroll)))
+        sums = build.loop(whole, turn, start, step=unroll)
+        sums = build.loop(K, lambda k, some: step(k, some, 1), sums, start=whole)
         while len(sums) > size:
             half = len(sums) // 2 // size * size
             sums = [build.add(x, y) for x, y in zip(sums[:half], sums[half:])] + sums[2 * half :]
@@ -161,9 +171,8 @@ def _emit_tile(build: Build, rows: int, vectors: int) -> Value:
 
 def _finish(build: Build, sums: list[Value], vectors: int, out: Value, ldo: Value, accumulate: Value) -> None:
     """Write the sums, row by row, or add them to what is there."""
-    places = [
-        build.at(build.at(out, build.mul_int(ldo, n // vectors)), n % vectors * build.lanes) for n in range(len(sums))
-    ]
+    firsts = [build.at(out, build.mul_int(ldo, row)) for row in range(len(sums) // vectors)]
+    places = [build.at(first, v * build.lanes) for first in firsts for v in range(vectors)]
 
     def add() -> None:
         for value, place in zip(sums, places):

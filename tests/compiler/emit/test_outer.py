@@ -37,7 +37,9 @@ def run(target: Target, dtype: str, a: np.ndarray, b: np.ndarray, count: int) ->
     strides = [x.strides[0] // x.itemsize for x in (a, b, out)]
     parts = [a.ctypes.data, strides[0], b.ctypes.data, strides[1], out.ctypes.data, strides[2], K, M, N]
     block = (ctypes.c_int64 * len(SLOTS))(*parts, scratch.ctypes.data, size // count)
-    threads.parallel(outers(dtype, target).outer, ctypes.addressof(block), count)
+    panel = outers(dtype, target).sizes.panel
+    made = outers(dtype, target, whole=M % panel == 0 and N % panel == 0)
+    threads.parallel(made.outer, ctypes.addressof(block), count)
     result = out.copy()
     out[:] = 3.0
     assert (held == 3.0).all()
@@ -76,7 +78,7 @@ def test_odd_sizes(target: Target, dtype: str, M: int) -> None:
 @pytest.mark.parametrize("K", [DEPTH, DEPTH + 1, 2 * DEPTH + 3])
 def test_more_rows_than_one_visit(target: Target, dtype: str, K: int) -> None:
     """Later blocks of K are added, at the edges, too."""
-    for M, N in ((13, 70), (6, 64), (19, 1), (1, 129)):
+    for M, N in ((13, 70), (6, 64), (19, 1), (1, 129), (64, 128), (192, 64)):
         a, b = pair(K, M, N, dtype)
         out = run(target, dtype, a, b, 1)
         assert_outer(out, a, b)

@@ -35,7 +35,7 @@ def product(
     target: Target, dtype: str, a: np.ndarray, w: np.ndarray, out: np.ndarray, N: int, accumulate: int = 0
 ) -> None:
     """Out (rows, panels*P) = a (rows, K) @ packed w, of which N columns count."""
-    function = ctypes.CFUNCTYPE(None, PTR, INT, PTR, PTR, *[INT] * 7)(products(dtype, target).product)
+    function = ctypes.CFUNCTYPE(None, PTR, INT, PTR, PTR, *[INT] * 7)(products(dtype, target, [N]).product)
     lda, ldo = a.strides[0] // a.itemsize, out.strides[0] // out.itemsize
     rows, K = a.shape
     function(a.ctypes.data, lda, w.ctypes.data, out.ctypes.data, ldo, rows, K, N, 0, len(w), accumulate)
