@@ -133,17 +133,6 @@ class Flow:
             phi.add_incoming(value, last)
         return results
 
-    def opaque(self, i: Value) -> Value:
-        """The same i64 by way of memory, so that LLVM does not work for long on every address that it leads to.
-
-        It would look for better ways to count; a third of the time to compile, and kernels are as fast without.
-        """
-        with self.b.goto_entry_block():
-            place = self.b.alloca(i64)
-            place.type = pointer  # llvmlite 0.50 types it i64*
-        self.b.store(i, place)
-        return self.b.load(place, typ=i64)
-
     def when(self, condition: Value, body: Callable[[], None]) -> None:
         """Run `body` if the i1 `condition` holds."""
         with self.b.if_then(condition):

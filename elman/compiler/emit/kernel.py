@@ -141,12 +141,8 @@ class Kernel:
         build = self.build
         whole, rest = divmod(width, build.lanes)
         carried = list(init)
-
-        def vector(j: Value, carried: list[Value]) -> list[Value] | None:
-            return body(build.opaque(j), None, carried)  # type: ignore[return-value]
-
         if whole:
-            carried = build.loop(whole * build.lanes, vector, carried, step=build.lanes)
+            carried = build.loop(whole * build.lanes, lambda j, c: body(j, None, c), carried, step=build.lanes)  # type: ignore[arg-type,return-value]
         if rest:
             carried = body(build.c(whole * build.lanes), rest, carried) or carried  # type: ignore[assignment]
         return carried

@@ -300,7 +300,7 @@ def _emit_panel(build: Build, vectors: int) -> Value:
                 build.store(element(build, read, k, K), build.at(there, v * build.lanes))
 
         def tile(s: Value, _: list[Value]) -> None:
-            first = build.mul_int(build.opaque(s), tall)
+            first = build.mul_int(s, tall)
             left = build.sub_int(rows, first)
             inside = build.b.urem(first, build.c(_strip(build)))
             strip = build.at(strips, build.add_int(build.mul_int(build.sub_int(first, inside), steps), inside))
