@@ -15,7 +15,7 @@ from elman.compiler.emit.kernel import Kernel
 from elman.compiler.emit.layout import Layout
 from elman.compiler.emit.linear import linear
 from elman.compiler.emit.llvm import FLAG_BYTES, Build
-from elman.compiler.emit.outer import outer
+from elman.compiler.emit.outer import outer, outers_for
 from elman.compiler.emit.plan import Plan, plan, stateless
 from elman.compiler.emit.pool import Pieces, fresh, lease
 from elman.compiler.emit.product import products
@@ -66,12 +66,13 @@ class Compiled:
     """A planned loop and its kernel, for one element type: "f32", "f64" or "bf16"."""
 
     def __init__(self, loop: Loop, wide: bool, hoisted: bool, dtype: str, target: Target) -> None:
-        self.linear = linear(dtype, target)
-        self.outer = partial(outer, dtype=dtype, target=target)
         self.sizes = Build(target, dtype)
         self.plan = plan(loop, wide, hoisted, self.sizes.panel)
         self.layout = Layout(self.plan, self.sizes)
         self.shared = products(dtype, target, [N for _, N in self.plan.matrices])
+        around = [*self.plan.ahead, *self.plan.behind]
+        self.linear = linear(dtype, target) if any(n.op is Op.MATMUL for n in around) else None
+        self.outer = {n: outers_for(n.rows, n.width, dtype, target) for n in around if n.op is Op.OUTER}
         self.states = loop.leaves(Op.STATE)
         self.outers = {name: [n for n in order([node]) if n.op is Op.OUTER] for name, node in loop.summed.items()}
 
@@ -163,19 +164,21 @@ class Whole:
             self.still.add(node)
         if node.op is Op.MATMUL:
             a, weight = sources
+            assert self.kernel.linear is not None
             self.values[node] = self.kernel.linear(a, weight.t() if node.arg else weight)
         elif node.op is Op.OUTER:
             a, b = sources
-            self.values[node] = self.outer(a, b, node in self.turned)
+            self.values[node] = self.outer(a, b, node)
         else:
             self.values[node] = MEANING[node.op](node, *sources)
 
-    def outer(self, a: Tensor, b: Tensor, turned: bool) -> Tensor:
-        """The transpose of a, times b; `turned`: laid out the other way round."""
+    def outer(self, a: Tensor, b: Tensor, node: Node) -> Tensor:
+        """The transpose of a, times b, laid out as its matrix is."""
+        turned = node in self.turned
         a, b = (b, a) if turned else (a, b)
         out = a.new_empty(a.shape[1], b.shape[1])
         a, b = (v if v.stride(1) == 1 or v.shape[1] == 1 else v.contiguous() for v in (a, b))
-        self.kernel.outer(a, b, out)
+        outer(a, b, out, self.kernel.outer[node])
         return out.t() if turned else out
 
     def output(self, node: Node, leaving: bool) -> Tensor:

@@ -75,6 +75,13 @@ def outers(dtype: str = "f32", target: Target | None = None, whole: bool = False
     return Outers(address, sizes)
 
 
+def outers_for(M: int, N: int, dtype: str, target: Target | None = None) -> Outers:
+    """The smallest that serves these sizes."""
+    target = target or host()
+    panel = Build(target, dtype).panel
+    return outers(dtype, target, whole=M % panel == 0 and N % panel == 0)
+
+
 def scratch_elements(dtype: str, target: Target | None, M: int, N: int, K: int, count: int) -> int:
     """Elements of scratch, aligned to 64 bytes, for `count` threads: the last slot of the block, times `count`."""
     return outers(dtype, target).scratch(M, N, K) * count
@@ -96,16 +103,14 @@ _kept = _Kept()
 _Block = ctypes.c_int64 * len(SLOTS)
 
 
-def outer(a: "Tensor", b: "Tensor", out: "Tensor", dtype: str, target: Target | None = None) -> None:
+def outer(a: "Tensor", b: "Tensor", out: "Tensor", made: Outers) -> None:
     """out (M, N) = a (K, M)^T b (K, N), on torch's number of threads; neighbours in a row lie side by side in each.
 
-    The bits of `out` do not depend on the number of threads. `out` must not overlap a or b.
+    The bits of `out` do not depend on the number of threads. `out` must not overlap a or b. made: that of `outers_for`.
     """
     import torch
 
     (K, M), N = a.shape, b.shape[1]
-    panel = outers(dtype, target, True).sizes.panel
-    made = outers(dtype, target, M % panel == 0 and N % panel == 0)
     work = K * M * N
     count = 1 if work < ALONE else min(torch.get_num_threads(), 2 * work // ALONE)
     each = made.scratch(M, N, K)

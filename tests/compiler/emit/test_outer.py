@@ -12,7 +12,7 @@ pytest.importorskip("llvmlite")
 from widths import TYPES, both
 
 from elman.compiler.emit import threads
-from elman.compiler.emit.outer import DEPTH, SLOTS, outer, outers, scratch_elements
+from elman.compiler.emit.outer import DEPTH, SLOTS, outer, outers, outers_for, scratch_elements
 from elman.compiler.emit.target import Target
 
 SIZES = (1, 2, 3, 5, 7, 13, 64, 65, 100, 130)
@@ -37,9 +37,7 @@ def run(target: Target, dtype: str, a: np.ndarray, b: np.ndarray, count: int) ->
     strides = [x.strides[0] // x.itemsize for x in (a, b, out)]
     parts = [a.ctypes.data, strides[0], b.ctypes.data, strides[1], out.ctypes.data, strides[2], K, M, N]
     block = (ctypes.c_int64 * len(SLOTS))(*parts, scratch.ctypes.data, size // count)
-    panel = outers(dtype, target).sizes.panel
-    made = outers(dtype, target, whole=M % panel == 0 and N % panel == 0)
-    threads.parallel(made.outer, ctypes.addressof(block), count)
+    threads.parallel(outers_for(M, N, dtype, target).outer, ctypes.addressof(block), count)
     result = out.copy()
     out[:] = 3.0
     assert (held == 3.0).all()
@@ -116,6 +114,6 @@ def test_tensors(dtype: torch.dtype, sizes: tuple[int, int, int]) -> None:
     held = torch.randn(K, M + N + 3, dtype=dtype)
     for a, b in ((held[:, :M], held[:, M : M + N]), (held[:, :1], held[:, M : M + N]), (held[:, :M], held[:, -1:])):
         out = torch.full((a.shape[1], b.shape[1] + 2), 3.0, dtype=dtype)
-        outer(a, b, out[:, 1:-1], {torch.float32: "f32", torch.float64: "f64"}[dtype])
+        outer(a, b, out[:, 1:-1], outers_for(*out[:, 1:-1].shape, {torch.float32: "f32", torch.float64: "f64"}[dtype]))
         torch.testing.assert_close(out[:, 1:-1], (a.double().T @ b.double()).to(dtype), rtol=1e-5, atol=1e-4)
         assert (out[:, [0, -1]] == 3).all()

@@ -11,7 +11,7 @@ from widths import targets
 
 from elman.compiler.emit import native
 from elman.compiler.emit.linear import linear
-from elman.compiler.emit.outer import DEPTH, outer
+from elman.compiler.emit.outer import DEPTH, outer, outers_for
 from elman.compiler.emit.product import products
 from elman.compiler.emit.target import Target, host, lacks_pairs, without_pairs, without_tiles
 
@@ -69,7 +69,7 @@ def test_outer(target: Target, size: tuple[int, int, int]) -> None:
     M, K, N = size
     torch.manual_seed(0)
     a, b, out = framed(K, M), framed(K, N), torch.empty(M, N)
-    outer(a, b, out, "bf16", target)
+    outer(a, b, out, outers_for(*out.shape, "bf16", target))
     assert_sum(out, a.t(), b)
 
 
@@ -88,7 +88,7 @@ def test_what_is_not_read_stays_out(target: Target) -> None:
     held = torch.ones(5, 3)
     held[3:] = math.nan
     out = torch.empty(3, 3)
-    outer(held[:3], held[:3], out, "bf16", target)
+    outer(held[:3], held[:3], out, outers_for(*out.shape, "bf16", target))
     assert (out == 3).all()
 
 
