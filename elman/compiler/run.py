@@ -177,15 +177,15 @@ def gradients(
     """
     loop, back, (T, B) = call.program.loop, pair.back, call.size
     some = some_of(given)
-    zero = some.new_zeros(())
     outer = dict(zip([*((k, "step") for k in loop.per_step), *((k, "state") for k in loop.carried)], grads))
 
-    def incoming(name: str, kind: str, *size: int) -> Tensor:
-        grad = outer.get((name, kind))
-        return zero.expand(*size) if grad is None else grad
+    def incoming(name: str, width: int) -> Tensor:
+        grad = outer.get((name, "step"))
+        return some.new_zeros(()).expand(T, B, width) if grad is None else grad
 
-    dy = {f"d:{name}": incoming(name, "step", T, B, node.width) for name, node in loop.per_step.items()}
-    state = {name: incoming(name, "state", B, node.width) for name, node in back.carried.items()}
+    dy = {f"d:{name}": incoming(name, node.width) for name, node in loop.per_step.items()}
+    given_back = {name: outer.get((name, "state")) for name in back.carried}
+    state = {name: some.new_zeros(B, back.carried[name].width) if g is None else g for name, g in given_back.items()}
     found: dict[tuple[str, str], Tensor] = {}
     cuts = pieces(T, call.segment, loop.reverse)
     whole = rooms(back, some, call.size, len(cuts))

@@ -205,7 +205,7 @@ def best_plan(what: Recurrence, inputs: Inputs, forced: str | None) -> Plan:
         return Plan("plain", "a single step has nothing to unfold")
     if reason := unsuited(what, inputs):
         return Plan("plain", reason)
-    known = _known.setdefault(what.owner, Known())
+    known = _known.get(what.owner) or _known.setdefault(what.owner, Known())
     if known.snapshot is None or not known.snapshot.holds():
         known.snapshot = Snapshot(what.owner)
     if any(known.snapshot.hooks):
@@ -238,9 +238,9 @@ def kind_of_call(what: Recurrence, inputs: Inputs) -> Any:
     return (
         (x.shape[-1], x.dtype, x.device.type),
         (rows.reset is not None, rows.active is not None),
-        tuple(tuple(s.shape[1:]) for s in state),
-        tuple((k, describe_context(what, k, v, x.shape[1])) for k, v in sorted(context.items())),
-        tuple((k, tuple(v.shape[2:]), v.dtype) for k, v in sorted(each.items())),
+        tuple([s.shape[1:] for s in state]),
+        tuple([(k, describe_context(what, k, v, x.shape[1])) for k, v in sorted(context.items())]),
+        tuple([(k, v.shape[2:], v.dtype) for k, v in sorted(each.items())]),
         tuple(watch),
     )
 
@@ -387,7 +387,7 @@ def tensors(what: Recurrence, inputs: Inputs, found: Traced, snapshot: Snapshot)
         per_step,
         {name: value if value.dim() == 2 else value.reshape(B, -1) for name, value in zip(names, state)},
         fixed,
-        {name: value.to(x.dtype) for name, value in found.shared(shared).items()},
+        {name: v if v.dtype is x.dtype else v.to(x.dtype) for name, v in found.shared(shared).items()},
         (T, B),
     )
 

@@ -117,6 +117,8 @@ class Layer(nn.Module, ABC):
     def check_context(self, context: Mapping[str, Any], x: Tensor) -> Mapping[str, Any]:
         """The context, checked, with time first where it has a slice a step."""
         known, required, each = self.context_names()
+        if not (context or required):
+            return context
         for name in context:
             if name not in known:
                 has = f"context is {', '.join(sorted(known))}" if known else "no step here takes any context"

@@ -105,7 +105,8 @@ class Snapshot:
     def __init__(self, owner: Any) -> None:
         found = list(modules(owner))
         self.stable = isinstance(owner, nn.Module)
-        self.groups: list[tuple[Mapping[str, Any], tuple[Any, ...]]] = []
+        self.groups: list[tuple[Mapping[str, Any], list[int]]] = []
+        self.held: list[Any] = []  # what these groups hold, so that no other object takes an address
         self.named: list[tuple[Mapping[str, Any], str, Any]] = []
         self.closures: list[tuple[FunctionType, dict[str, Any]]] = []
         self.tensors: dict[str, tuple[dict[str, Any], str]] = {}
@@ -128,7 +129,8 @@ class Snapshot:
         self.plans: dict[Any, Any] = {}  # of calls while the owner is as it is
 
     def _hold(self, group: Mapping[str, Any]) -> None:
-        self.groups.append((group, tuple(group.values())))
+        self.held += group.values()
+        self.groups.append((group, [*map(id, group.values())]))
 
     def _watch(self, value: Any) -> None:
         """Globals that a method names: functions of libraries do not change, numbers are compared, else not stable."""
@@ -148,7 +150,7 @@ class Snapshot:
         if not self.stable:
             return False
         for group, values in self.groups:
-            if len(group) != len(values) or not all(map(is_, group.values(), values)):
+            if [*map(id, group.values())] != values:
                 return False
         if any(space.get(name) is not value for space, name, value in self.named):
             return False

@@ -54,23 +54,25 @@ class Recurrent(Layer):
         return self.cell.begin(batch_size, context)
 
     def check_state(self, state: Any, x: Tensor) -> State:
-        return check_state(state, self.cell.signature, self.cell.state_sizes, x)
+        cell = self.cell
+        return check_state(state, cell.signature, cell.state_sizes, x)
 
     def context_names(self) -> Names:
-        signature = self.cell.signature
-        return Names(signature.context, signature.required, frozenset(self.cell.each_step))
+        cell = self.cell
+        signature = cell.signature
+        return Names(signature.context, signature.required, frozenset(cell.each_step))
 
     def run(
         self, x: Tensor, state: State, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]
     ) -> tuple[Any, ...]:
-        if x.shape[-1] != self.cell.input_size:
+        cell = self.cell
+        if x.shape[-1] != cell.input_size:
             raise InputError(
-                f"{type(self.cell).__name__} takes inputs of width {self.cell.input_size}; got x of width {x.shape[-1]}"
+                f"{type(cell).__name__} takes inputs of width {cell.input_size}; got x of width {x.shape[-1]}"
             )
         first = None
         if rows.reset is not None:
             first = self.check_state(self.begin(x.shape[1], context), x)
-        cell = self.cell
         own = cell.draw(x)
         own.update({name: value for name, value in context.items() if name in cell.signature.context})
         own = cell.prepare(own)
@@ -155,8 +157,8 @@ def scan(step: Callable[..., Any], x: Tensor, state: Any, **options: Any) -> tup
 
 def check_state(state: Any, signature: Signature, sizes: Mapping[str, int | None], x: Tensor) -> State:
     """The state as the step's own named tuple, on x's device and of its type where that is real; None: any width."""
-    names = ", ".join(signature.state)
     if isinstance(state, Tensor) or not isinstance(state, Sequence) or len(state) != len(signature.state):
+        names = ", ".join(signature.state)
         names = f"{names}," if len(signature.state) == 1 else names
         raise InputError(f"state must be a tuple ({names}); got {describe_state(state)}")
     for value, (name, size) in zip(state, sizes.items()):

@@ -235,18 +235,18 @@ def launch(kernel: Compiled, given: Given, whole: Whole, some: Tensor) -> Launch
     memory = kernel.memory(T, B, count, frozenset(given.out))
     work, kept = lease(memory.work.size, some.dtype), lease(memory.kept.size, some.dtype)
     scratch, shared, *packed = memory.work.addresses(work)
-    flags = torch.zeros(memory.parts * FLAG_BYTES, dtype=torch.uint8)
+    flags = (ctypes.c_char * (memory.parts * FLAG_BYTES))()  # zeros
     found = dict(zip(memory.kept_names, memory.kept.tensors(kept)))
     for key, shape in memory.own.items():
         name = memory.output.get(made.loop.carried[key] if isinstance(key, str) else key)
         room = given.out.get(name) if name else None
         found[key] = fresh(shape, some.dtype) if room is None else placed(room, shape, made.loop.reverse)
     keep: list[Tensor] = []  # what the kernel reads must live until it ends
-    block = [T, B, memory.parts, memory.per_part, scratch, shared, flags.data_ptr()]
+    block = [T, B, memory.parts, memory.per_part, scratch, shared, ctypes.addressof(flags)]
     block += kernel.shared.product, kernel.shared.pack, kernel.shared.round
     for node in made.streams:
         keep.append(value := stream(whole, node))
-        block += value.data_ptr(), value.stride(0), value.stride(1)
+        block += value.data_ptr(), *value.stride()[:2]
     for node in made.vectors:
         keep.append(value := whole.get(node).contiguous())
         block.append(value.data_ptr())
@@ -282,8 +282,9 @@ def stream(whole: Whole, node: Node) -> Tensor:
         value = whole.given.per_step[node.arg]
     else:
         value = whole.sequence(node)
-    if value.stride(-1) == 1 or node.width == 1:
+    strides = value.stride()
+    if strides[-1] == 1 or node.width == 1:
         return value
-    if not any(value.stride()):
+    if not any(strides):
         return value[:1, :1].contiguous().expand(whole.T, whole.B, -1)
     return value.contiguous()

@@ -35,16 +35,16 @@ class Linear:
         panels = -(-N // panel)
         out = a.new_empty(rows, panels * panel)
         packed = a.new_empty(panels * self.sizes.elements(K) * panel)
-        rounded = a.new_empty(rows * self.sizes.paired_width(K))
+        rounded = a.new_empty(rows * self.sizes.paired_width(K)) if self.sizes.paired else None
         count = torch.get_num_threads()
-        flags = torch.zeros(count * FLAG_BYTES, dtype=torch.uint8)
+        flags = (ctypes.c_char * (count * FLAG_BYTES))()  # zeros
         block = (ctypes.c_int64 * len(SLOTS))(
-            a.data_ptr(), a.stride(0), weight.data_ptr(), weight.stride(0), weight.stride(1), out.data_ptr(),
-            panels * panel, rows, K, N, packed.data_ptr(), flags.data_ptr(), shared.product, shared.pack,
-            rounded.data_ptr(), shared.round,
+            a.data_ptr(), a.stride(0), weight.data_ptr(), *weight.stride(), out.data_ptr(),
+            panels * panel, rows, K, N, packed.data_ptr(), ctypes.addressof(flags), shared.product, shared.pack,
+            0 if rounded is None else rounded.data_ptr(), shared.round,
         )  # fmt: skip
         threads.parallel(self.address, ctypes.addressof(block), count)
-        return out[:, :N]
+        return out if panels * panel == N else out[:, :N]
 
 
 def linear(dtype: str, target: Target) -> Linear:

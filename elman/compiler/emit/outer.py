@@ -51,8 +51,13 @@ class Outers:
 
     def scratch(self, M: int, N: int, K: int) -> int:
         """Elements of scratch that each thread needs: a panel and the strips. Whole cache lines."""
-        strips = min(self.strips, -(-max(M, N) // self.strip))  # either factor may be the one in strips
-        return -(-min(self.sizes.elements(K), DEPTH) * (self.sizes.panel + strips * self.strip) // 16) * 16
+        return _scratch(self, M, N, K)
+
+
+@functools.lru_cache(maxsize=256)
+def _scratch(made: Outers, M: int, N: int, K: int) -> int:
+    strips = min(made.strips, -(-max(M, N) // made.strip))  # either factor may be the one in strips
+    return -(-min(made.sizes.elements(K), DEPTH) * (made.sizes.panel + strips * made.strip) // 16) * 16
 
 
 @functools.cache

@@ -38,13 +38,15 @@ _free: deque[Tensor] = deque(maxlen=KEPT)  # its methods are atomic: no lock tha
 
 def lease(size: int, dtype: torch.dtype) -> Lease:
     """So many elements: some memory that waits and is not much too large, else new."""
+    if size == 0:
+        return Lease(_nothing(dtype))
     found, others = None, []
     while found is None:
         try:
             memory = _free.popleft()
         except IndexError:
             break
-        if memory.dtype == dtype and size <= memory.numel() <= 2 * size and users(memory) == _alone():
+        if size <= memory.numel() <= 2 * size and memory.dtype is dtype and users(memory) == _alone():
             found = memory
         else:
             others.append(memory)
@@ -58,6 +60,11 @@ def lease(size: int, dtype: torch.dtype) -> Lease:
 def users(memory: Tensor) -> int:
     """How many hold a tensor's memory: what was saved for backward may live longer than its lease."""
     return torch._C._storage_Use_Count(memory.untyped_storage()._cdata)
+
+
+@cache
+def _nothing(dtype: torch.dtype) -> Tensor:
+    return torch.empty(0, dtype=dtype)
 
 
 @cache
