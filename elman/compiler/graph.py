@@ -62,6 +62,8 @@ class Op(Enum):
     SUM = auto()
     LARGEST = auto()
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and passes ask for it at every node
+
 
 LEAVES = {Op.STEP, Op.STATE, Op.FIXED, Op.SHARED, Op.CONST}
 TOTALS = {Op.OUTER, Op.ROWSUM}
@@ -72,9 +74,12 @@ PRODUCTS = {Op.MATMUL, *OWN}
 POINTWISE = set(Op) - LEAVES - TOTALS - ACROSS - COLUMNS - PRODUCTS
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Node:
-    """One value. Two nodes are the same only if they are one object; `simplify` makes equal ones one."""
+    """One value. Two nodes are the same only if they are one object; `simplify` makes equal ones one.
+
+    It never changes; not declared so, for frozen ones take three times as long to make, and passes make thousands.
+    """
 
     op: Op
     src: tuple[Node, ...] = ()
@@ -128,15 +133,19 @@ def order(roots: Iterable[Node]) -> list[Node]:
     """All that the roots are computed from, sources first, in the order of first use."""
     seen: set[Node] = set()
     out: list[Node] = []
-    stack = [(root, False) for root in reversed(list(roots))]
+    stack: list[Node | None] = list(roots)
+    stack.reverse()
     while stack:
-        node, done = stack.pop()
-        if done:
-            out.append(node)
+        node = stack.pop()
+        if node is None:  # the sources of the node below it are there
+            out.append(stack.pop())  # type: ignore[arg-type]
         elif node not in seen:
             seen.add(node)
-            stack.append((node, True))
-            stack.extend((s, False) for s in reversed(node.src) if s not in seen)
+            if node.src:
+                stack += (node, None)
+                stack += [s for s in node.src[::-1] if s not in seen]
+            else:
+                out.append(node)
     return out
 
 

@@ -34,17 +34,21 @@ def once(loop: Loop) -> Loop:
     def unique(node: Node) -> Node:
         if node in new:
             return new[node]
-        src = tuple(unique(s) for s in node.src)
+        src = tuple([unique(s) for s in node.src])
         key = (node.op, src, node.arg, node.width, node.rows)
         if key not in known:
-            known[key] = Node(node.op, src, node.arg, node.width, node.rows, node.where)
+            known[key] = fed(node, src)
         return known[key]
 
     for node in loop.nodes():
-        src = tuple(new[s] for s in node.src)
-        new[node] = unique(rewrite(Node(node.op, src, node.arg, node.width, node.rows, node.where)))
+        new[node] = unique(rewrite(fed(node, tuple([new[s] for s in node.src]))))
         new.setdefault(new[node], new[node])
     return loop.rebuilt(new.__getitem__)
+
+
+def fed(node: Node, src: tuple[Node, ...]) -> Node:
+    """The node with these sources: itself, where it has them."""
+    return node if src == node.src else Node(node.op, src, node.arg, node.width, node.rows, node.where)
 
 
 def is_const(node: Node, value: float) -> bool:
@@ -210,7 +214,7 @@ def regroup(loop: Loop) -> Loop:
         return [t for s in node.src for t in (terms(s) if s.op is Op.ADD and uses[s] == 1 and waits[s] else [s])]
 
     for node in nodes:
-        made = Node(node.op, tuple(new[s] for s in node.src), node.arg, node.width, node.rows, node.where)
+        made = fed(node, tuple([new[s] for s in node.src]))
         if node.op is Op.ADD and waits[node] and not node.rows:
             parts = terms(node)
             free = [new[t] for t in parts if not waits[t]]
