@@ -19,7 +19,7 @@ SETS = 4  # the most steps that have sums of their own
 SUMS = 12  # vectors of sums that keep a processor busy: additions take four cycles, and two begin in each
 BLOCK = 1024  # steps of K after which the next rows take their turn, so that this part of a panel stays in the cache
 LINE = 64  # bytes of a cache line
-ALONE = 3  # rows of a tile that mostly has no other beside it: processors read ahead by themselves, and asking costs 10 %
+ALONE = 3  # rows of a tile that mostly has no other beside it: processors read ahead by themselves; asking costs 10 %
 SHARES = 4  # tiles that together ask for the weights that come next, which matters beyond the second cache
 
 
