@@ -392,7 +392,7 @@ def test_a_signal_saves_says_how_to_go_on_and_that_works(text_file, name):
     assert said.splitlines()[-1] == "stopped and saved; go on with: elman train text --run runs/text --resume"
     assert main(["train", "text", "--run", "runs/text", "--resume", "--seconds", "0.001"]) == 2  # its time is over
     step = json.loads(log.read_text().splitlines()[-1])["step"]
-    assert main(["train", "text", "--run", "runs/text", "--resume", "--steps", str(step + 500)]) == 0
+    assert main(["train", "text", "--run", "runs/text", "--resume", "--steps", str(step + 100)]) == 0
 
 
 def test_a_reader_who_has_had_enough_is_no_error(run):
