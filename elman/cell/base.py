@@ -91,9 +91,9 @@ class Cell(nn.Module):
         like = first_parameter(self)
         states = []
         for name, size in self.state_sizes.items():
-            learned = f"initial_{name}"
-            if learned in self._parameters or learned in self.__dict__ or hasattr(type(self), learned):
-                states.append(getattr(self, learned).expand(batch_size, -1))
+            learned = getattr(self, f"initial_{name}", None)
+            if isinstance(learned, Tensor):
+                states.append(learned.expand(batch_size, -1))
             else:
                 states.append(like.new_zeros(batch_size, size))
         return self.signature.State(*states)

@@ -376,3 +376,12 @@ def test_memory_is_used_again(how, monkeypatch):
         made.clear()
         gradients(lambda: layer(x)[0], *layer.parameters())
     assert [shape for shape in made if shape != (0,)] == []
+
+
+def test_a_first_state_may_be_a_buffer_and_what_is_no_tensor_is_none():
+    cell = elman.cell.Elman(2, 3)
+    cell.register_buffer("initial_h", torch.ones(3))
+    assert cell.initial(2).h.tolist() == [[1.0] * 3] * 2
+    del cell.initial_h
+    cell.register_parameter("initial_h", None)
+    assert cell.initial(2).h.tolist() == [[0.0] * 3] * 2
