@@ -1,6 +1,6 @@
 """A step in plain torch -> Loop, by running it once on a small batch and writing down what reaches torch's core.
 
-Operations on parameters alone (a transpose, a mask on weights, a norm of weights) are not part of the loop: they are
+Operations on parameters alone (a mask on weights, a norm of weights) are not part of the loop: they are
 kept as a short program that is run once a call, and torch differentiates them.
 """
 
@@ -73,8 +73,6 @@ class Traced:
 
 def run_recipe(recipe: Recipe, made: Mapping[str, Tensor]) -> Tensor:
     """One line of the program for shared values."""
-    if recipe.func is torch.ops.aten.t.default:  # nearly always, and this way takes a third of the time
-        return made[recipe.args[0].name].t()
     out = recipe.func(*fill(recipe.args, made), **{k: fill(v, made) for k, v in recipe.kwargs.items()})
     result: Tensor = out if recipe.index is None else out[recipe.index]
     return result
@@ -245,6 +243,13 @@ class Place:
         out = func(source, *args)
         self.recorder.note(out, Recipe(func, (Ref(value.node.arg), *args), {}))
         return self.recorder.shared(out)
+
+    def untransposed(self, value: Value) -> Value:
+        """The matrix of which a shared one is the transpose, as a Linear's weight is; else the same."""
+        recipe = self.recorder.recipes.get(value.node.arg)
+        if recipe is None or recipe.func is not torch.ops.aten.t.default:
+            return value
+        return self.recorder.shared(self.recorder.tensors[recipe.args[0].name])
 
 
 TO_PYTHON = (Tensor.tolist, Tensor.numpy, Tensor.__array__)

@@ -168,8 +168,8 @@ def labels(graph: StepGraph, loop: Loop) -> dict[Node, str]:
 
 
 def parameter(name: str, matrix: bool) -> str:
-    """A parameter's name without what every one has: U for self.U.weight.t."""
-    return ".".join(part for part in name.removeprefix("self.").split(".") if not (matrix and part in ("weight", "t")))
+    """A parameter's name without what every one has: U for self.U.weight."""
+    return ".".join(part for part in name.removeprefix("self.").split(".") if not (matrix and part == "weight"))
 
 
 def gradient(name: str, when: str) -> str:
@@ -199,7 +199,7 @@ def label(node: Node, called: dict[Node, str]) -> str:
     parts = [called[s] for s in node.src]
     special: dict[Op, Callable[[], str]] = {
         Op.MATMUL: lambda: product(node, *parts),
-        Op.OUTER: lambda: f"\u03a3 {parts[0]}{TRANSPOSED} {parts[1]}",
+        Op.OUTER: lambda: f"\u03a3 {parts[0]} {parts[1]}{TRANSPOSED}",
         Op.ROWSUM: lambda: f"\u03a3 {parts[0]}",
         Op.NEG: lambda: f"\u2212 {parts[0]}",
         Op.SLICE: lambda: f"slice {node.arg[0]}:{node.arg[1]}",
@@ -215,7 +215,5 @@ def label(node: Node, called: dict[Node, str]) -> str:
 
 
 def product(node: Node, value: str, matrix: str) -> str:
-    """W x, as the field writes it for a column x, where the step takes x W.T; else as the step has it."""
-    if "t" in str(node.src[1].arg).split("."):
-        return f"{matrix}{TRANSPOSED * bool(node.arg)} {value}"
-    return f"{value} {matrix}{TRANSPOSED * bool(node.arg)}"
+    """W x, as the field writes it for a column x, where the step takes x W.T."""
+    return f"{matrix}{TRANSPOSED * (not node.arg)} {value}"

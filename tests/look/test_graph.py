@@ -177,7 +177,7 @@ def test_nothing_lies_on_anything_else(kind):
 
 def test_labels_say_what_is_computed():
     svg = svg_of(graph.folded(LSTM(8, 16)))
-    for words in ("x(t)", "h(t-1)", "c(t-1)", "U x(t)", "W h(t-1)", "slice 0:16", "tanh", "y(t)", "h(t)", "8 x 64"):
+    for words in ("x(t)", "h(t-1)", "c(t-1)", "U x(t)", "W h(t-1)", "slice 0:16", "tanh", "y(t)", "h(t)", "64 x 8"):
         assert f">{words}</text>" in svg, words
     assert re.search(r">v\d+ · forget gate · 16</text>", svg)
     assert "before the loop: all steps at once" in svg
@@ -189,7 +189,7 @@ def test_labels_say_what_is_computed():
     svg = svg_of(graph.backward(LSTM(8, 16)))
     for words in ("dL/dy(t)", "dL/dh(t)", "dL/dh(t-1)", "dL/dx(t)", "dL/dW", "dL/dU.bias", "forget gate(t)", "c(t-1)"):
         assert f">{words}</text>" in svg, words
-    assert re.search(r">Σ h\(t-1\)ᵀ v\d+</text>", svg)
+    assert re.search(r">Σ v\d+ h\(t-1\)ᵀ</text>", svg)
     assert "after the loop: all steps at once" in svg
 
 
@@ -209,8 +209,8 @@ def test_graph_writes_a_page_of_a_built_in_cell(here, capsys):
     assert text.count("<svg role=") == 3
     assert '<option value="1">unfolded over 3 steps</option>' in text
     assert "<dt>widths</dt><dd>x 8, h 16, c 16</dd>" in text
-    assert "v2 = matmul(h(t-1), self.W.weight.t)" in text
-    assert "outer(prev:h(t), " in text
+    assert "v2 = matmul(h(t-1), self.W.weight, transposed)" in text
+    assert ", prev:h(t))" in text
     assert len(re.findall(r' id="\w{8}-node-v2"', text)) == 2  # folded, backward
     assert len(re.findall(r' id="\w{8}-node-v2@\d"', text)) == 3
     said = ran(capsys, "graph", "layer-norm-lstm", "--hidden", "4", "--steps", "1", "--pictures", "all").split()
@@ -224,7 +224,7 @@ def test_graph_of_a_cell_in_a_file(own, capsys):
     text = (own / "graph.html").read_text()
     assert "<h1>Leaky: the graph of its step</h1>" in text
     assert re.search(r"<dt>step</dt><dd>own.py:\d+</dd>", text)
-    assert ">level(t-1) W</text>" in text
+    assert ">Wᵀ level(t-1)</text>" in text
     assert "what's &lt;b&gt;$new 1$&lt;/b&gt;" in text
     assert "<b>" not in text
     ran(capsys, "graph", "own.py:jordan")

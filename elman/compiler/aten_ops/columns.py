@@ -20,7 +20,7 @@ def waits(node: Node) -> bool:
 
 @rule("mm", "matmul")
 def mm(site: Site, a: Value, weight: Value) -> Value:
-    """a @ W. Columns of a that need no state get a product of their own, ahead of the loop."""
+    """a @ W, or a @ W.T as in a Linear. Columns of a that need no state get a product of their own, ahead of the loop."""
     if weight.node.op is not Op.SHARED or len(weight.shape) != 2 or not a.batched or len(a.shape) != 1:
         raise UntraceableError("in a product the left side must be (B, K), the right a parameter (K, N)")
     groups: list[list[Node]] = []
@@ -29,13 +29,16 @@ def mm(site: Site, a: Value, weight: Value) -> Value:
             groups[-1].append(piece)
         else:
             groups.append([piece])
+    stored = site.untransposed(weight)
+    turned = stored is not weight
     total: Node | None = None
     low = 0
     for group in groups:
         left = cat(*group, where=site.where)
-        part = weight if len(groups) == 1 else site.shared(weight, aten.slice.Tensor, 0, low, low + left.width)
+        span = int(turned), low, low + left.width
+        part = stored if len(groups) == 1 else site.shared(stored, aten.slice.Tensor, *span)
         low += left.width
-        product = matmul(left, part.node, where=site.where)
+        product = matmul(left, part.node, turned, site.where)
         total = product if total is None else pointwise(Op.ADD, total, product, where=site.where)
     assert total is not None
     return Value(total, (total.width,))

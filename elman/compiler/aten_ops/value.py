@@ -43,6 +43,8 @@ class Site(Protocol):
 
     def shared(self, value: Value, func: Any, *args: Any) -> Value: ...
 
+    def untransposed(self, value: Value) -> Value: ...
+
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
     """Enter a rule for these operations; one that this torch does not have is passed over."""

@@ -21,7 +21,7 @@ from elman.compiler.emit.pool import Pieces, fresh, lease
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import MEANING, Given, Result, constant
 from elman.compiler.emit.target import Target, host
-from elman.compiler.graph import Loop, Node, Op, order, show
+from elman.compiler.graph import Loop, Node, Op, show
 
 TYPES = {torch.float32: "f32", torch.float64: "f64"}
 ROUNDED = {torch.bfloat16: "bf16"}  # operands of products, where all else is float32
@@ -74,7 +74,6 @@ class Compiled:
         self.linear = linear(dtype, target) if any(n.op is Op.MATMUL for n in around) else None
         self.outer = {n: outers_for(n.rows, n.width, dtype, target) for n in around if n.op is Op.OUTER}
         self.states = loop.leaves(Op.STATE)
-        self.outers = {name: [n for n in order([node]) if n.op is Op.OUTER] for name, node in loop.summed.items()}
 
         def build() -> object:
             module = Build(target, dtype, "unfolded")
@@ -114,9 +113,6 @@ def run(made: Plan, kernel: Compiled, given: Given, some: Tensor) -> Result:
     whole.sequences.update(stored)
     for node, value in totals.items():
         whole.values[node] = value
-    for name, nodes in kernel.outers.items():
-        if given.shared[name].stride(0) == 1:
-            whole.turned.update(nodes)
     for node in made.behind:
         whole.compute(node)
     return Result(
@@ -136,7 +132,6 @@ class Whole:
         self.values: dict[Node, Tensor] = {}
         self.sequences: dict[Node, Tensor] = {}  # those that are there as (T, B, width)
         self.still: set[Node] = set()  # the same at every step
-        self.turned: set[Node] = set()  # gradients of matrices that lie transposed in memory, as a Linear's do
 
     def get(self, node: Node) -> Tensor:
         if node not in self.values:
@@ -173,13 +168,11 @@ class Whole:
             self.values[node] = MEANING[node.op](node, *sources)
 
     def outer(self, a: Tensor, b: Tensor, node: Node) -> Tensor:
-        """The transpose of a, times b, laid out as its matrix is."""
-        turned = node in self.turned
-        a, b = (b, a) if turned else (a, b)
+        """The transpose of a, times b."""
         out = a.new_empty(a.shape[1], b.shape[1])
         a, b = (v if v.stride(1) == 1 or v.shape[1] == 1 else v.contiguous() for v in (a, b))
         outer(a, b, out, self.kernel.outer[node])
-        return out.t() if turned else out
+        return out
 
     def output(self, node: Node, leaving: bool) -> Tensor:
         """A value as (T, B, width); what leaves for good has its columns and rows side by side."""
