@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
-import torch
-from torch import Tensor
-
-from elman.compiler.emit import native, threads
-from elman.compiler.emit.llvm import FLAG_BYTES, Build, i64, pointer
+from elman.compiler.emit import native
+from elman.compiler.emit.jobs import Spot
+from elman.compiler.emit.llvm import Build, i64, pointer
 from elman.compiler.emit.product import Products, products
 from elman.compiler.emit.target import Target
 
@@ -27,24 +24,31 @@ class Linear:
     shared: Callable[[Sequence[int]], Products]
     sizes: Build
 
-    def __call__(self, a: Tensor, weight: Tensor) -> Tensor:
-        """a @ weight: a (rows, K) with columns side by side, weight (K, N) of any strides; the result may be a view."""
-        (rows, K), N, panel = a.shape, weight.shape[1], self.sizes.panel
-        shared = self.shared((N,))
-        a = a if a.stride(1) == 1 or K == 1 else a.contiguous()
-        panels = -(-N // panel)
-        out = a.new_empty(rows, panels * panel)
-        packed = a.new_empty(panels * self.sizes.elements(K) * panel)
-        rounded = a.new_empty(rows * self.sizes.paired_width(K)) if self.sizes.paired else None
-        count = torch.get_num_threads()
-        flags = (ctypes.c_char * (count * FLAG_BYTES))()  # zeros
-        block = (ctypes.c_int64 * len(SLOTS))(
-            a.data_ptr(), a.stride(0), weight.data_ptr(), *weight.stride(), out.data_ptr(),
-            panels * panel, rows, K, N, packed.data_ptr(), ctypes.addressof(flags), shared.product, shared.pack,
-            0 if rounded is None else rounded.data_ptr(), shared.round,
-        )  # fmt: skip
-        threads.parallel(self.address, ctypes.addressof(block), count)
-        return out if panels * panel == N else out[:, :N]
+    def columns(self, N: int) -> int:
+        """Elements of a row of the result: whole panels, of which those beyond N hold nothing of use."""
+        return self.shared((N,)).columns(N)
+
+    def scratch(self, rows: int, K: int, N: int) -> tuple[int, int]:
+        """Elements for the packed matrix and for rounded rows."""
+        return self.sizes.elements(K) * self.columns(N), rows * self.sizes.paired_width(K)
+
+    def numbers(
+        self,
+        sizes: tuple[int, int, int, int],
+        a: Spot,
+        matrix: tuple[Spot, int, int],
+        out: Spot,
+        scratch: Sequence[Spot],
+        flags: Spot,
+    ) -> list[int | Spot]:
+        """The block for a @ matrix.
+
+        sizes: elements from row to row of a, rows, K, N. matrix: where it lies, elements from row to row and from
+        column to column.
+        """
+        (lda, rows, K, N), (packed, rounded), shared = sizes, scratch, self.shared((sizes[-1],))
+        block: list[int | Spot] = [a, lda, *matrix, out, self.columns(N), rows, K, N, packed, flags]
+        return [*block, shared.product, shared.pack, rounded, shared.round]
 
 
 def linear(dtype: str, target: Target) -> Linear:
@@ -82,7 +86,7 @@ def emit_linear(build: Build) -> None:
             source, pairs = build.mul_int(first, lda), build.at(at["rounded"], build.mul_int(first, width))
             build.call_pointer(at["round"], build.at(left, source), lda, pairs, width, mine, whole["K"])
             left, lda = at["rounded"], width
-        build.barrier(at["flags"], thread, count, 1)
+            build.barrier(at["flags"], thread, count, 1)
 
         def product(row: object, rows: object, low: object, high: object) -> None:
             a = build.at(left, build.mul_int(row, lda))
@@ -91,11 +95,15 @@ def emit_linear(build: Build) -> None:
             build.call_pointer(at["product"], a, lda, at["packed"], out, whole["ldo"], *sizes)
 
         def by_rows() -> None:
+            build.barrier(at["flags"], thread, count, 2)
             first = share(whole["rows"], 0)
             product(first, build.sub_int(share(whole["rows"], 1), first), build.c(0), panels)
 
         def by_panels() -> None:
             product(build.c(0), whole["rows"], share(panels, 0), share(panels, 1))
 
-        build.choose(build.compare("<", whole["rows"], build.mul_int(count, FEW_ROWS)), by_panels, by_rows)
+        few = build.compare("<", whole["rows"], build.mul_int(count, FEW_ROWS))
+        even = build.compare("==", build.b.urem(panels, count), 0)
+        narrow = build.b.and_(even, build.compare("<=", whole["rows"], whole["N"]))
+        build.choose(build.b.or_(few, narrow), by_panels, by_rows)
         restore()

@@ -6,22 +6,17 @@ the second cache while all strips go past it. No transposition is needed: the ti
 the copies are rounded, two rows of K in one; wherever steps are counted after that, pairs of rows are.
 """
 
-import ctypes
 import functools
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from elman.compiler.emit import native, threads, tile_products, tiles
+from elman.compiler.emit import native, tile_products, tiles
+from elman.compiler.emit.jobs import Spot
 from elman.compiler.emit.llvm import Build, Value, i64, pointer
 from elman.compiler.emit.pack import spread
 from elman.compiler.emit.pairs import element, multiply_add
 from elman.compiler.emit.target import Target, host
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FEW = 2  # rows for which there is a smaller tile
 UNROLL = 2  # steps of K in one turn of the loop
@@ -29,7 +24,6 @@ DEPTH = 384  # the most steps of K between two visits to out; fewer, so that all
 CHUNK = 1 << 19  # bytes of a that are copied at once: with a panel of b they fit into the second cache
 LARGE = 1 << 20  # the same where there are tiles: such processors have 2 MB of it, and copies cost them more
 SLOTS = ("a", "lda", "b", "ldb", "out", "ldo", "K", "M", "N", "scratch", "scratch elements per thread")
-ALONE = 1_500_000  # multiplications below which waking another thread costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -87,45 +81,16 @@ def outers_for(M: int, N: int, dtype: str, target: Target | None = None) -> Oute
     return outers(dtype, target, whole=M % panel == 0 and N % panel == 0)
 
 
-def scratch_elements(dtype: str, target: Target | None, M: int, N: int, K: int, count: int) -> int:
-    """Elements of scratch, aligned to 64 bytes, for `count` threads: the last slot of the block, times `count`."""
-    return outers(dtype, target).scratch(M, N, K) * count
+def numbers(
+    sizes: tuple[int, int, int, int, int], a: Spot, b: Spot, out: Spot, scratch: Spot, each: int
+) -> list[int | Spot]:
+    """The block for out (M, N) = a (K, M)^T b (K, N); neighbours in a row lie side by side in each.
 
-
-# ---- from Python
-
-
-class _Kept(threading.local):
-    """Scratch of the calling thread, kept from call to call: new pages cost more than a small product."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self.address = 0
-        self.memory: Tensor | None = None
-
-
-_kept = _Kept()
-_Block = ctypes.c_int64 * len(SLOTS)
-
-
-def outer(a: "Tensor", b: "Tensor", out: "Tensor", made: Outers) -> None:
-    """out (M, N) = a (K, M)^T b (K, N), on torch's number of threads; neighbours in a row lie side by side in each.
-
-    The bits of `out` do not depend on the number of threads. `out` must not overlap a or b. made: that of `outers_for`.
+    sizes: elements from row to row of a and of b, K, M, N. each: elements of scratch for a thread. The bits of `out` do
+    not depend on the number of threads. `out` must not overlap a or b.
     """
-    import torch
-
-    (K, M), N = a.shape, b.shape[1]
-    work = K * M * N
-    count = 1 if work < ALONE else min(torch.get_num_threads(), 2 * work // ALONE)
-    each = made.scratch(M, N, K)
-    size = each * count * made.sizes.bits // 8
-    if _kept.size < size:
-        _kept.memory = torch.empty(size + 64, dtype=torch.uint8)
-        _kept.size, _kept.address = size, -(-_kept.memory.data_ptr() // 64) * 64
-    numbers = (a.data_ptr(), a.stride(0), b.data_ptr(), b.stride(0), out.data_ptr(), out.stride(0), K, M, N)
-    block = _Block(*numbers, _kept.address, each)
-    threads.parallel(made.outer, ctypes.addressof(block), count)
+    lda, ldb, K, M, N = sizes
+    return [a, lda, b, ldb, out, N, K, M, N, scratch, each]
 
 
 # ---- the kernel

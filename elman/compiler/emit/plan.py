@@ -129,12 +129,21 @@ def stateless(loop: Loop) -> int:
 
 def without_steps(loop: Loop) -> set[Node]:
     """Values that are the same at every step."""
-    moving = {Op.STEP, Op.STATE}
-    still: set[Node] = set()
+    return without(loop, {Op.STEP, Op.STATE})
+
+
+def without_rows(loop: Loop) -> set[Node]:
+    """Values that are the same for every row, too."""
+    return without(loop, {Op.STEP, Op.STATE, Op.FIXED})
+
+
+def without(loop: Loop, leaves: set[Op]) -> set[Node]:
+    """Values that are computed from no such leaf."""
+    found: set[Node] = set()
     for n in loop.nodes():
-        if n.op not in moving and all(s in still for s in n.src):
-            still.add(n)
-    return still
+        if n.op not in leaves and all(s in found for s in n.src):
+            found.add(n)
+    return found
 
 
 def choose_outputs(made: Plan) -> None:

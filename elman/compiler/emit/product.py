@@ -32,6 +32,10 @@ class Products:
     round: int  # 0 where operands are taken as they are
     panel: int
 
+    def columns(self, N: int) -> int:
+        """N rounded up to whole panels."""
+        return -(-N // self.panel) * self.panel
+
 
 def products(dtype: str = "f32", target: Target | None = None, widths: Sequence[int] = ()) -> Products:
     """Return `product`, `pack` and `round` for "f32", "f64" or "bf16", compiled once per machine.

@@ -7,11 +7,11 @@ import torch
 
 pytest.importorskip("llvmlite")
 
+from native_products import outer, product
 from widths import targets
 
 from elman.compiler.emit import native
-from elman.compiler.emit.linear import linear
-from elman.compiler.emit.outer import DEPTH, outer, outers_for
+from elman.compiler.emit.outer import DEPTH
 from elman.compiler.emit.product import products
 from elman.compiler.emit.target import Target, host, lacks_pairs, without_pairs, without_tiles
 
@@ -59,7 +59,7 @@ def test_linear(target: Target, size: tuple[int, int, int], turned: bool) -> Non
     rows, K, N = size
     torch.manual_seed(0)
     a, w = framed(rows, K), framed(N, K).t() if turned else framed(K, N)
-    assert_sum(linear("bf16", target)(a, w), a, w)
+    assert_sum(product(a, w, "bf16", target), a, w)
 
 
 @pytest.mark.parametrize("size", [*SIZES, (70, 2 * DEPTH + 1, 19)], ids=str)
@@ -68,9 +68,8 @@ def test_outer(target: Target, size: tuple[int, int, int]) -> None:
     """Odd K leaves half a pair empty; K beyond one visit; one side wider than the other."""
     M, K, N = size
     torch.manual_seed(0)
-    a, b, out = framed(K, M), framed(K, N), torch.empty(M, N)
-    outer(a, b, out, outers_for(*out.shape, "bf16", target))
-    assert_sum(out, a.t(), b)
+    a, b = framed(K, M), framed(K, N)
+    assert_sum(outer(a, b, "bf16", target), a.t(), b)
 
 
 @with_and_without
@@ -78,7 +77,7 @@ def test_rounding_is_torchs(target: Target) -> None:
     """Ties to even, up to infinity, NaN of any bits; a product with 1 shows the operand as it was rounded."""
     bits = torch.tensor([0x3F808000, 0x3F818000, 0x3F808001, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FFFFFFF])
     a = torch.cat([bits, bits | 0x80000000]).to(torch.int32).view(torch.float32)[:, None]
-    for got in (linear("bf16", target)(a, torch.ones(1, 3)), linear("bf16", target)(torch.ones(3, 1), a.t()).t()):
+    for got in (product(a, torch.ones(1, 3), "bf16", target), product(torch.ones(3, 1), a.t(), "bf16", target).t()):
         torch.testing.assert_close(got, a.bfloat16().float().expand(-1, 3), rtol=0, atol=0, equal_nan=True)
 
 
@@ -87,9 +86,7 @@ def test_what_is_not_read_stays_out(target: Target) -> None:
     """A NaN beyond the last row of K reaches no sum, whichever half of a pair it would be."""
     held = torch.ones(5, 3)
     held[3:] = math.nan
-    out = torch.empty(3, 3)
-    outer(held[:3], held[:3], out, outers_for(*out.shape, "bf16", target))
-    assert (out == 3).all()
+    assert (outer(held[:3], held[:3], "bf16", target) == 3).all()
 
 
 def test_the_instruction_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
