@@ -20,7 +20,7 @@ def waits(node: Node) -> bool:
 
 @rule("mm", "matmul")
 def mm(site: Site, a: Value, weight: Value) -> Value:
-    """a @ W, or a @ W.T as in a Linear. Columns of a that need no state get a product of their own, ahead of the loop."""
+    """a @ W, or a @ W.T as a Linear has it. Columns of a that need no state get a product of their own."""
     if weight.node.op is not Op.SHARED or len(weight.shape) != 2 or not a.batched or len(a.shape) != 1:
         raise UntraceableError("in a product the left side must be (B, K), the right a parameter (K, N)")
     groups: list[list[Node]] = []

@@ -20,7 +20,7 @@ from elman.compiler.emit.plan import plan, stateless
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import Given, Result
 from elman.compiler.emit.target import Target, host
-from elman.compiler.graph import Loop, Node, Op, show
+from elman.compiler.graph import Loop, Op, show
 
 TYPES = {torch.float32: "f32", torch.float64: "f64"}
 ROUNDED = {torch.bfloat16: "bf16"}  # operands of products, where all else is float32

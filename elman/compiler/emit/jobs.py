@@ -75,7 +75,7 @@ class Jobs:
 
 
 def chain(target: Target) -> int:
-    """The address of `chain(block, thread, threads)`; the block holds a count, flags, and pairs of function and block."""
+    """The address of `chain(block, thread, threads)`: a block holds a count, flags, pairs of function and block."""
 
     def build() -> object:
         made = Build(target, "f32", "chain")
