@@ -8,7 +8,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -91,7 +91,8 @@ class Cell(nn.Module):
         like = first_parameter(self)
         states = []
         for name, size in self.state_sizes.items():
-            learned = getattr(self, f"initial_{name}", None)
+            own = f"initial_{name}"
+            learned = getattr(self, own, None) if may_have(self, own) else None
             if isinstance(learned, Tensor):
                 states.append(learned.expand(batch_size, -1))
             else:
@@ -117,6 +118,14 @@ class Cell(nn.Module):
         return f"{self.input_size}, {self.hidden_size}"
 
 
+def may_have(module: nn.Module, name: str) -> bool:
+    """Whether looking for an attribute is worth it: torch's own way takes ten times as long where there is none."""
+    kind = type(module)
+    if name in module._parameters or name in module._buffers or name in module.__dict__ or hasattr(kind, name):
+        return True
+    return kind.__getattr__ is not nn.Module.__getattr__
+
+
 def first_parameter(module: nn.Module) -> Tensor:
     """Any parameter, for its type and device; the quick way, since every call of a layer asks."""
     for part in (module, *module._modules.values()):
@@ -134,7 +143,7 @@ class Signature:
     context: frozenset[str]
     required: frozenset[str]
 
-    @property
+    @cached_property
     def State(self) -> Callable[..., Any]:
         """The named tuple that carries these states."""
         return state_type(self.state)

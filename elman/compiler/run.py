@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain, compress, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +22,6 @@ from elman.compiler.simplify import simplify
 Runner = Callable[[Given], Result]
 Emit = Callable[[Loop, "torch.dtype | None"], Runner]
 Tensors = Mapping[str, Tensor]
-GROUPS = ("per_step", "state", "fixed", "shared")
 
 
 class Pair(NamedTuple):
@@ -30,6 +31,10 @@ class Pair(NamedTuple):
     back: Loop
     run: Runner
     run_back: Runner
+    saved: tuple[str, ...]  # sequences that forward keeps for backward
+
+
+Names = tuple[tuple[str, ...], ...]  # of the tensors of a call, by group
 
 
 @dataclass
@@ -44,6 +49,7 @@ class Program:
     emit: Emit
     operands: torch.dtype | None = None
     pairs: dict[frozenset[str], Pair] = field(default_factory=dict)
+    quick: dict[tuple[Names, tuple[bool, ...]], Pair] = field(default_factory=dict)  # the same by what a call knows
     runner: Runner | None = None
 
     def inference(self) -> Runner:
@@ -57,86 +63,92 @@ class Program:
         if wanted not in self.pairs:
             with collection_paused():
                 forward, back = map(simplify, derive(self.loop, list(self.loop.per_step), wanted))
-                self.pairs[wanted] = Pair(forward, back, *(self.emit(loop, self.operands) for loop in (forward, back)))
+                run, run_back = (self.emit(loop, self.operands) for loop in (forward, back))
+                saved = tuple(name for name in forward.per_step if name not in self.loop.per_step)
+                self.pairs[wanted] = Pair(forward, back, run, run_back, saved)
         return self.pairs[wanted]
+
+    def pair(self, names: Names, needs: tuple[bool, ...]) -> Pair:
+        """The same for those of the named inputs that need them."""
+        key = names, needs
+        if key not in self.quick:
+            self.quick[key] = self.training(frozenset(compress(chain.from_iterable(names), needs)))
+        return self.quick[key]
+
+    @cached_property
+    def shared_memory(self) -> frozenset[str]:
+        """Outputs that lie where an input or an earlier output does."""
+        roots = [seen(node) for node in self.loop.per_step.values()]
+        places = zip(self.loop.per_step, roots)
+        return frozenset(k for i, (k, root) in enumerate(places) if root.op in LEAVES or root in roots[:i])
 
     def __call__(self, given: Given, segment: int | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Outputs (T, B, width) and last states (B, width) by name; `segment`: steps kept at a time for backward."""
-        names = tuple((group, name) for group in GROUPS for name in getattr(given, group))
-        tensors = [getattr(given, group)[name] for group, name in names]
+        tensors = [tensor for group in given[:4] for tensor in group.values()]
         if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
             run = self.inference()
             result = run_segments(run, given, segment, self.loop, run, [])
-            return apart(self.loop, result), result.carried
-        call = Call(self, names, given.size, segment)
-        outputs = Unfolded.apply(call, *tensors)
+            return self.apart(result), result.carried
+        call = Call(self, tuple(map(tuple, given[:4])), given.size, segment)
+        outputs = Unfolded.apply(call, given, *tensors)
         count = len(self.loop.per_step)
         return dict(zip(self.loop.per_step, outputs[:count])), dict(zip(self.loop.carried, outputs[count:]))
 
+    def apart(self, result: Result) -> dict[str, Tensor]:
+        """The outputs of each step, none of them a view, or the same memory as an input or as another output."""
+        return {
+            name: value.clone() if name in self.shared_memory else unviewed(value)
+            for name, value in result.per_step.items()
+            if name in self.loop.per_step
+        }
 
-@dataclass(frozen=True)
-class Call:
+
+class Call(NamedTuple):
     """One use of a program: the names of its tensors, in order."""
 
     program: Program
-    names: tuple[tuple[str, str], ...]
+    names: Names
     size: tuple[int, int]
     segment: int | None
 
-    def given(self, tensors: tuple[Tensor, ...]) -> Given:
-        groups: dict[str, dict[str, Tensor]] = {group: {} for group in GROUPS}
-        for (group, name), tensor in zip(self.names, tensors):
-            groups[group][name] = tensor
-        return Given(groups["per_step"], groups["state"], groups["fixed"], groups["shared"], self.size)
+    def given(self, tensors: Sequence[Tensor]) -> Given:
+        rest = iter(tensors)
+        per_step, state, fixed, shared = ({name: next(rest) for name in names} for names in self.names)
+        return Given(per_step, state, fixed, shared, self.size)
 
 
 class Unfolded(torch.autograd.Function):
     """The whole sequence as one operation. Twice differentiable, by way of the reference."""
 
     @staticmethod
-    def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        loop = call.program.loop
-        given = call.given(tensors)
-        wanted = frozenset(n for (_, n), needs in zip(call.names, ctx.needs_input_grad[1:]) if needs)
-        ctx.call, ctx.pair = call, call.program.training(wanted)
+    def forward(ctx: Any, call: Call, given: Given, *tensors: Tensor) -> tuple[Tensor, ...]:
+        program = call.program
+        ctx.call, ctx.pair = call, program.pair(call.names, ctx.needs_input_grad[2:])
         states: list[dict[str, Tensor]] = []
-        result = run_segments(call.program.inference(), given, call.segment, loop, ctx.pair.run, states)
+        result = run_segments(program.inference(), given, call.segment, program.loop, ctx.pair.run, states)
         ctx.starts = [name for name in given.state if len(states) > 1]
-        ctx.saved = [name for name in ctx.pair.forward.per_step if name not in loop.per_step]
         kept = [torch.stack([s[name] for s in states[:-1]]) for name in ctx.starts]
-        kept += [result.per_step[name] for name in ctx.saved]
+        kept += [result.per_step[name] for name in ctx.pair.saved]
         # what others keep in our place, as checkpointing does, they hold as long as they need it
         ctx.lease = None if torch._C._autograd._top_saved_tensors_default_hooks(True) else result.lease
         ctx.set_materialize_grads(False)
-        outputs = apart(loop, result)
+        outputs = program.apart(result).values()
         # saved as well, so that a change in place of what is kept is found out
-        ctx.save_for_backward(*tensors, *kept, *outputs.values())
-        return (*outputs.values(), *(result.carried[k] for k in loop.carried))
+        ctx.save_for_backward(*tensors, *kept, *outputs)
+        return (*outputs, *[result.carried[k] for k in program.loop.carried])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
-        count, outputs = len(call.names), len(call.program.loop.per_step)
+        needs = ctx.needs_input_grad[2:]
         every = ctx.saved_tensors  # read once: where it is made anew, it can be asked for once
-        tensors, kept = every[:count], every[count:-outputs]
+        tensors, kept = every[: len(needs)], every[len(needs) : -len(call.program.loop.per_step)]
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            return None, *again(call, tensors, grads, ctx.needs_input_grad[1:])
-        starts, saved = dict(zip(ctx.starts, kept)), dict(zip(ctx.saved, kept[len(ctx.starts) :]))
+            return None, None, *again(call, tensors, grads, needs)
+        starts, saved = dict(zip(ctx.starts, kept)), dict(zip(ctx.pair.saved, kept[len(ctx.starts) :]))
         found = gradients(ctx.pair, call, call.given(tensors), starts, saved, grads)
-        return None, *(
-            found.get((group, name)) if needs else None
-            for (group, name), needs in zip(call.names, ctx.needs_input_grad[1:])
-        )
-
-
-def apart(loop: Loop, result: Result) -> dict[str, Tensor]:
-    """The outputs of each step, none of them a view, or the same memory as an input or as another output."""
-    found: dict[str, Tensor] = {}
-    for name, node in loop.per_step.items():
-        value, root = result.per_step[name], seen(node)
-        first = root.op not in LEAVES and all(seen(loop.per_step[other]) is not root for other in found)
-        found[name] = unviewed(value) if first else value.clone()
-    return found
+        named = [(group, name) for group, names in zip(found, call.names) for name in names]
+        return None, None, *[group.get(name) if need else None for (group, name), need in zip(named, needs)]
 
 
 def seen(node: Node) -> Node:
@@ -168,30 +180,33 @@ def again(
     return [next(found) if need else None for need in needs]
 
 
+Found = tuple[Mapping[str, "Tensor | None"], Tensors, Tensors, Tensors]  # gradients by group, as in `Given`
+
+
 def gradients(
     pair: Pair, call: Call, given: Given, starts: Tensors, saved: Tensors, grads: tuple[Tensor | None, ...]
-) -> dict[tuple[str, str], Tensor]:
+) -> Found:
     """Run the backward loop, a segment at a time: the last as forward `saved` it, the others again from their `starts`.
 
     starts: states before each segment but the last, (segments - 1, B, width).
     """
-    loop, back, (T, B) = call.program.loop, pair.back, call.size
-    some = some_of(given)
-    outer = dict(zip([*((k, "step") for k in loop.per_step), *((k, "state") for k in loop.carried)], grads))
-
-    def incoming(name: str, width: int) -> Tensor:
-        grad = outer.get((name, "step"))
-        return some.new_zeros(()).expand(T, B, width) if grad is None else grad
-
-    dy = {f"d:{name}": incoming(name, node.width) for name, node in loop.per_step.items()}
-    given_back = {name: outer.get((name, "state")) for name in back.carried}
-    state = {name: some.new_zeros(B, back.carried[name].width) if g is None else g for name, g in given_back.items()}
-    found: dict[tuple[str, str], Tensor] = {}
+    loop, back, (T, B), some = call.program.loop, pair.back, call.size, some_of(given)
+    outer = zip([*loop.per_step.items(), *loop.carried.items()], grads)
+    count = len(loop.per_step)
+    whole_of = [some.new_zeros(()).expand(T, B, n.width) if g is None else g for (_, n), g in islice(outer, count)]
+    dy = {f"d:{name}": g for name, g in zip(loop.per_step, whole_of)}
+    last = {name: g for (name, _), g in outer if g is not None}
+    state = {k: last[k] if k in last else some.new_zeros(B, node.width) for k, node in back.carried.items()}
+    if call.segment is None:
+        steps = {**given.per_step, **dy, **saved}
+        result = pair.run_back(given._replace(per_step=steps, state=state, out=dict.fromkeys(back.per_step)))
+        return by_group(result.per_step, result.carried, result.summed)
+    summed: dict[str, Tensor] = {}
     cuts = pieces(T, call.segment, loop.reverse)
     whole = rooms(back, some, call.size, len(cuts))
     for i, (low, high) in reversed(list(enumerate(cuts))):
         part = slice_of(given, low, high)._replace(out=parts(whole, low, high))
-        steps = {**part.per_step, **(dy if high - low == T else {k: v[low:high] for k, v in dy.items()})}
+        steps = {**part.per_step, **{k: v[low:high] for k, v in dy.items()}}
         if i == len(cuts) - 1:
             result = pair.run_back(part._replace(per_step={**steps, **saved}, state=state))
         else:
@@ -199,12 +214,15 @@ def gradients(
         state = result.carried
         settle(whole, result.per_step, low, high)
         for name, value in result.summed.items():
-            found["shared", name] = found["shared", name] + value if i < len(cuts) - 1 else value
-    found.update({("per_step", name.removeprefix("d:")): value for name, value in whole.items() if value is not None})
-    for name, value in state.items():
-        group = "fixed" if name.startswith("d:") else "state"
-        found[group, name.removeprefix("d:")] = value
-    return found
+            summed[name] = summed[name] + value if i < len(cuts) - 1 else value
+    return by_group(whole, state, summed)
+
+
+def by_group(per_step: Mapping[str, Tensor | None], state: Tensors, summed: Tensors) -> Found:
+    """Gradients under the names of what they are gradients to; what is the same at every step is summed in a state."""
+    steps = {name.removeprefix("d:"): value for name, value in per_step.items()}
+    fixed = {name.removeprefix("d:"): value for name, value in state.items() if name.startswith("d:")}
+    return steps, state, fixed, summed
 
 
 def again_and_back(pair: Pair, part: Given, start: Tensors, steps: Tensors, state: Tensors) -> Result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -71,7 +71,7 @@ class Recurrence:
     reverse: bool = False
     strict: bool = False
     checkpoint: int | str | None = None
-    whole: frozenset[str] = frozenset()  # names of context tensors that every step gets as they are
+    whole: Collection[str] = ()  # names of context tensors that every step gets as they are
 
     def by_row(self, name: str, value: Any, B: int) -> bool:
         """The context is a tensor with a row for each row of the batch."""
@@ -191,8 +191,10 @@ def slower(what: Recurrence, plan: Plan) -> str:
 
 def say(what: Recurrence, plan: Plan, steps: int) -> None:
     """Say once that a call runs in a slower way than it could, unless it was asked for."""
+    if plan.backend == "fused" or _forced.get() is not None or steps == 1:
+        return
     text = slower(what, plan)
-    if plan.backend != "fused" and _forced.get() is None and steps > 1 and text not in _said:
+    if text not in _said:
         _said.add(text)
         warnings.warn(text, BackendWarning, stacklevel=7)
 
@@ -239,8 +241,8 @@ def kind_of_call(what: Recurrence, inputs: Inputs) -> Any:
         (x.shape[-1], x.dtype, x.device.type),
         (rows.reset is not None, rows.active is not None),
         tuple([s.shape[1:] for s in state]),
-        tuple([(k, describe_context(what, k, v, x.shape[1])) for k, v in sorted(context.items())]),
-        tuple([(k, v.shape[2:], v.dtype) for k, v in sorted(each.items())]),
+        tuple([(k, describe_context(what, k, v, x.shape[1])) for k, v in sorted(context.items())]) if context else (),
+        tuple([(k, v.shape[2:], v.dtype) for k, v in sorted(each.items())]) if each else (),
         tuple(watch),
     )
 
@@ -378,7 +380,7 @@ def tensors(what: Recurrence, inputs: Inputs, found: Traced, snapshot: Snapshot)
         if mask is not None:
             per_step[name] = mask.to(x.dtype).unsqueeze(-1)
     per_step.update({name: value.to(x.dtype).reshape(T, B, -1) for name, value in each.items()})
-    fixed = {f"first:{name}": value for name, value in zip(names, first or ())}
+    fixed = {f"first:{name}": value for name, value in zip(names, first)} if first else {}
     fixed.update({k: v for k, v in context.items() if what.by_row(k, v, B)})
     fixed = {name: value.to(x.dtype).reshape(B, -1) for name, value in fixed.items()}
     shared = snapshot.read(found.reads) if snapshot.stable else offered(what.owner, found.reads)

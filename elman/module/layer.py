@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ class Names(NamedTuple):
 
     known: frozenset[str]
     required: frozenset[str]  # those without a default
-    each: frozenset[str] = frozenset()  # those with a slice of their own at each step
+    each: Collection[str] = ()  # those with a slice of their own at each step
 
 
 class Layer(nn.Module, ABC):

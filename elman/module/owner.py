@@ -9,10 +9,11 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from operator import is_
+from itertools import chain
+from operator import is_, methodcaller
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -105,7 +106,7 @@ class Snapshot:
     def __init__(self, owner: Any) -> None:
         found = list(modules(owner))
         self.stable = isinstance(owner, nn.Module)
-        self.groups: list[tuple[Mapping[str, Any], list[int]]] = []
+        self.groups: list[Mapping[str, Any]] = []
         self.held: list[Any] = []  # what these groups hold, so that no other object takes an address
         self.named: list[tuple[Mapping[str, Any], str, Any]] = []
         self.closures: list[tuple[FunctionType, dict[str, Any]]] = []
@@ -123,6 +124,8 @@ class Snapshot:
                 for name, value in vars(kind).items():
                     if not (name.startswith("__") and name.endswith("__")) or isinstance(value, FunctionType):
                         self._watch(value)
+        self.sizes = [*map(len, self.groups)]
+        self.held_at = [*map(id, self.held)]
         self.kinds = [(value, kind_of(value)) for group, name in self.tensors.values() for value in (group[name],)]
         self.hooks = [getattr(m, hooks) for _, m in found if m is not owner for hooks in HOOKS]
         self.fingerprint = fingerprint(owner)
@@ -130,7 +133,7 @@ class Snapshot:
 
     def _hold(self, group: Mapping[str, Any]) -> None:
         self.held += group.values()
-        self.groups.append((group, [*map(id, group.values())]))
+        self.groups.append(group)
 
     def _watch(self, value: Any) -> None:
         """Globals that a method names: functions of libraries do not change, numbers are compared, else not stable."""
@@ -149,9 +152,8 @@ class Snapshot:
         """The owner is as it was."""
         if not self.stable:
             return False
-        for group, values in self.groups:
-            if [*map(id, group.values())] != values:
-                return False
+        if [*map(len, self.groups)] != self.sizes or [*map(id, values_of(self.groups))] != self.held_at:
+            return False
         if any(space.get(name) is not value for space, name, value in self.named):
             return False
         if any(not alike(closure(function), before) for function, before in self.closures):
@@ -164,6 +166,11 @@ class Snapshot:
     def read(self, names: Collection[str]) -> dict[str, Tensor]:
         """Tensors by name, as they are now."""
         return {name: self.tensors[name][0][self.tensors[name][1]] for name in names if name in self.tensors}
+
+
+def values_of(groups: Iterable[Mapping[str, Any]]) -> Iterator[Any]:
+    """All that these hold; every call of a layer asks."""
+    return chain.from_iterable(map(methodcaller("values"), groups))
 
 
 def kind_of(tensor: Tensor) -> Any:

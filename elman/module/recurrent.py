@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor
@@ -47,25 +47,30 @@ class Recurrent(Layer):
         self.strict = strict
         self.checkpoint = checked_checkpoint(checkpoint)
 
+    @property
+    def _cell(self) -> Cell:
+        """The cell by the short way: torch's own look-up is slow, and each call asks several times."""
+        return self._modules["cell"]  # type: ignore[return-value]
+
     def initial(self, batch_size: int) -> State:
-        return self.cell.initial(batch_size)
+        return self._cell.initial(batch_size)
 
     def begin(self, batch_size: int, context: Mapping[str, Any]) -> State:
-        return self.cell.begin(batch_size, context)
+        return self._cell.begin(batch_size, context)
 
     def check_state(self, state: Any, x: Tensor) -> State:
-        cell = self.cell
+        cell = self._cell
         return check_state(state, cell.signature, cell.state_sizes, x)
 
     def context_names(self) -> Names:
-        cell = self.cell
+        cell = self._cell
         signature = cell.signature
-        return Names(signature.context, signature.required, frozenset(cell.each_step))
+        return Names(signature.context, signature.required, cell.each_step)
 
     def run(
         self, x: Tensor, state: State, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]
     ) -> tuple[Any, ...]:
-        cell = self.cell
+        cell = self._cell
         if x.shape[-1] != cell.input_size:
             raise InputError(
                 f"{type(cell).__name__} takes inputs of width {cell.input_size}; got x of width {x.shape[-1]}"
@@ -81,8 +86,8 @@ class Recurrent(Layer):
 
     def recurrence(self) -> Recurrence:
         """What is unfolded, and how."""
-        cell, whole = self.cell, frozenset(self.cell.whole)
-        return Recurrence(cell, cell.step, cell.signature, self.reverse, self.strict, self.checkpoint, whole)
+        cell = self._cell
+        return Recurrence(cell, cell.step, cell.signature, self.reverse, self.strict, self.checkpoint, cell.whole)
 
     def extra_repr(self) -> str:
         flags = [f"{flag}=True" for flag in ("reverse", "batch_first", "strict") if getattr(self, flag)]
@@ -120,15 +125,15 @@ class _Function(Layer):
 
     def context_names(self) -> Names:
         each = self.known.each_step if self.known else ()
-        return Names(self.signature.context, self.signature.required, frozenset(each))
+        return Names(self.signature.context, self.signature.required, each)
 
     def run(
         self, x: Tensor, state: State, rows: Rows, watch: Sequence[str], context: Mapping[str, Any]
     ) -> tuple[Any, ...]:
         given, each = dict(context), {}
-        whole = frozenset[str]()
+        whole: Collection[str] = ()
         if self.known:
-            given, whole = self.known.prepare(given), frozenset(self.known.whole)
+            given, whole = self.known.prepare(given), self.known.whole
             each = apart(given, self.known.each_step)
         what = Recurrence(owner_of(self.step), self.step, self.signature, whole=whole)
         return unfold(what, Inputs(x, state, state, rows, watch, given, each))
@@ -161,12 +166,13 @@ def check_state(state: Any, signature: Signature, sizes: Mapping[str, int | None
         names = ", ".join(signature.state)
         names = f"{names}," if len(signature.state) == 1 else names
         raise InputError(f"state must be a tuple ({names}); got {describe_state(state)}")
+    B, dtype, device = x.shape[1], x.dtype, x.device
     for value, (name, size) in zip(state, sizes.items()):
-        wide = "width" if size is None else size
-        fits = isinstance(value, Tensor) and value.dim() >= 2 and value.shape[0] == x.shape[1]
-        if not fits or (size is not None and tuple(value.shape[1:]) != (size,)):
-            raise InputError(f"state '{name}' must be a tensor (B={x.shape[1]}, {wide}); got {describe(value)}")
-    if all(value.dtype == x.dtype and value.device == x.device for value in state):
+        fits = isinstance(value, Tensor) and value.dim() >= 2 and value.shape[0] == B
+        if not fits or (size is not None and value.shape != (B, size)):
+            wide = "width" if size is None else size
+            raise InputError(f"state '{name}' must be a tensor (B={B}, {wide}); got {describe(value)}")
+    if all(value.dtype is dtype and value.device == device for value in state):
         return signature.State(*state)
     real = x.is_floating_point()
     return signature.State(*(value.to(x if real and value.is_floating_point() else x.device) for value in state))

@@ -172,8 +172,9 @@ class Call(Places):
     def memories(self, given: Given, some: Tensor) -> list[Any]:
         """All that there is before the first function runs, by its number; None for what is still to come."""
         tensors: list[Any] = [None] * len(self.numbers)
+        groups = given.per_step, given.state, given.fixed, given.shared
         for base, group, name, adapt in self.inputs:
-            value = getattr(given, group)[name]
+            value = groups[group][name]
             tensors[base] = value if adapt is None else adapt(value)
         for own in self.own:
             room = given.out.get(own.name) if own.name else None
