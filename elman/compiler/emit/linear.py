@@ -14,6 +14,7 @@ from elman.compiler.emit.target import Target
 
 SLOTS = """a lda w stride_k stride_n out ldo rows K N packed flags product pack rounded round""".split()
 FEW_ROWS = 24  # rows a thread below which the threads share the columns
+NEAR = 1 << 16  # elements of rows that every panel finds in a second cache: then panels need not change threads either
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,6 @@ def emit_linear(build: Build) -> None:
 
         few = build.compare("<", whole["rows"], build.mul_int(count, FEW_ROWS))
         even = build.compare("==", build.b.urem(panels, count), 0)
-        narrow = build.b.and_(even, build.compare("<=", whole["rows"], whole["N"]))
-        build.choose(build.b.or_(few, narrow), by_panels, by_rows)
+        near = build.compare("<=", build.mul_int(whole["rows"], whole["K"]), NEAR)
+        build.choose(build.b.or_(few, build.b.and_(even, near)), by_panels, by_rows)
         restore()
