@@ -161,7 +161,7 @@ def identifiers(tree):
             yield node.id
         elif isinstance(node, ast.Attribute):
             yield f"{node.value.id}.{node.attr}" if isinstance(node.value, ast.Name) else node.attr
-            yield node.attr if node.attr != "Module" else ""  # llvmlite has modules of its own
+            yield node.attr if node.attr != "Module" else ""  # LLVM has modules, too
         elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             yield node.name
         elif isinstance(node, ast.ImportFrom):

@@ -1,4 +1,4 @@
-"""A call of a kernel, and of the products around it, worked out once for tensors of one size and layout."""
+"""A call of a kernel, and of the products beside it, worked out once for tensors of one size and layout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from elman.compiler.emit.around import Around
+from elman.compiler.emit.beside import Beside
 from elman.compiler.emit.jobs import Jobs, Spot
 from elman.compiler.emit.outer import numbers
 from elman.compiler.emit.places import KEPT, WORK, Own, Places, Rows
@@ -26,7 +26,7 @@ class Call(Places):
     def __init__(self, kernel: Compiled, given: Given, some: Tensor, count: int) -> None:
         super().__init__(kernel.plan, kernel.states, given, some.dtype)
         self.kernel, self.count = kernel, count
-        self.steps: list[Jobs | tuple[int, Callable[[Around], Tensor]]] = []
+        self.steps: list[Jobs | tuple[int, Callable[[Beside], Tensor]]] = []
         for node in self.plan.ahead:
             self.compute(node)
         self.launch()
@@ -42,12 +42,12 @@ class Call(Places):
         """The launch that further functions join."""
         last = self.steps[-1] if self.steps else None
         if not isinstance(last, Jobs):
-            last = Jobs(self.count, self.kernel.target)
+            last = Jobs(self.count)
             self.steps.append(last)
         return last
 
     def compute(self, node: Node) -> None:
-        """One value around the kernel: products by functions of our own, all else by torch."""
+        """One value beside the kernel: products by functions of our own, all else by torch."""
         if node.op not in TOTALS and all(s in self.short or s in self.lone for s in node.src) and node not in self.lone:
             self.short.add(node)
         if node.op is Op.MATMUL:
@@ -55,7 +55,7 @@ class Call(Places):
         elif node.op is Op.OUTER:
             self.outer(node)
         else:
-            self.steps.append((self.base(node), partial(Around.compute, node=node)))
+            self.steps.append((self.base(node), partial(Beside.compute, node=node)))
 
     def linear(self, node: Node) -> None:
         """The product of all rows with one matrix."""
@@ -90,7 +90,7 @@ class Call(Places):
         if node not in self.short:
             return self.side(node)
         base = self.base(("repeated", node))
-        self.steps.append((base, partial(Around.repeated, node=node)))
+        self.steps.append((base, partial(Beside.repeated, node=node)))
         return Rows(base, 0, self.T * self.B, node.width)
 
     def launch(self) -> None:
@@ -149,21 +149,21 @@ class Call(Places):
         work, kept = lease(self.work, self.dtype), lease(self.kept, self.dtype)
         tensors = self.memories(given, some)
         tensors[WORK], tensors[KEPT] = work.memory, kept.memory
-        around = Around(given, some, self.short, partial(self.written, tensors))
+        beside = Beside(given, some, self.short, partial(self.written, tensors))
         for step in self.steps:
             if isinstance(step, Jobs):
                 step.run([0 if t is None else t.data_ptr() for t in tensors])
             else:
                 base, compute = step
-                tensors[base] = compute(around)
+                tensors[base] = compute(beside)
         for node in self.plan.totals:
             sums = tensors[self.numbers["total", node]]
             tensors[self.numbers[node]] = sums.sum(0) if self.plan.wide else sums[0]
         return Result(
-            {name: self.output(name, tensors, around, name in given.out) for name in self.views},
+            {name: self.output(name, tensors, beside, name in given.out) for name in self.views},
             {name: tensors[base] for name, base in self.last.items()},
             {
-                name: around.get(self.plan.loop.summed[name]) if base is None else tensors[base]
+                name: beside.get(self.plan.loop.summed[name]) if base is None else tensors[base]
                 for name, base in self.summed.items()
             },
             kept,
@@ -186,10 +186,10 @@ class Call(Places):
             tensors[base] = some.new_zeros(shape) if zeros else some.new_empty(shape)
         return tensors
 
-    def output(self, name: str, tensors: list[Any], around: Around, leaving: bool) -> Tensor:
+    def output(self, name: str, tensors: list[Any], beside: Beside, leaving: bool) -> Tensor:
         view = self.views[name]
         if view is None:
-            return around.output(self.plan.loop.per_step[name], leaving)
+            return beside.output(self.plan.loop.per_step[name], leaving)
         base, layout = view
         return seen(tensors[base], *layout) if layout else tensors[base]
 

@@ -66,7 +66,7 @@ class Compiled:
     """A planned loop and its kernel, for one element type: "f32", "f64" or "bf16"."""
 
     def __init__(self, loop: Loop, wide: bool, hoisted: bool, dtype: str, target: Target) -> None:
-        self.target, self.sizes = target, Build(target, dtype)
+        self.sizes = Build(target, dtype)
         self.plan = plan(loop, wide, hoisted, self.sizes.panel)
         self.layout = Layout(self.plan, self.sizes)
         self.shared = products(dtype, target, [N for _, N in self.plan.matrices])

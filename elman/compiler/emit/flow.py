@@ -1,6 +1,6 @@
 """Flow: functions, loops, whole numbers and pointers of one LLVM module; `llvm.Build` adds the floating point.
 
-Values are llvmlite's. Whole numbers are i64, and a Python int stands for a constant. Pointers are untyped and are moved
+Whole numbers are i64, and a Python int stands for a constant. Pointers are untyped and are moved
 in elements of the module's type.
 """
 
@@ -8,21 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import llvmlite.ir as ir
-from llvmlite.ir.instructions import CastInstr, StoreAtomicInstr
-
+from elman.compiler.emit import ir
+from elman.compiler.emit.ir import Value, i8, i32, i64, pointer, void
 from elman.compiler.emit.target import Target
 
-Value = Any  # an llvmlite ir.Value; llvmlite has no types
 Body = Callable[[Value, list[Value]], Sequence[Value] | None]
 
 C_FUNCTIONS = ("sched_yield", "log1p", "expm1", "sin", "cos", "erf")  # that kernels may call; native.py finds them
 C_PREFIX = "elman_c_"
 FLAG_BYTES = 64  # each thread's barrier flag has a cache line to itself
 SPINS = 2048  # polls of a flag before the processor is offered to another thread
-
-i1, i8, i32, i64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
-pointer, void = ir.PointerType(), ir.VoidType()
 
 
 class Flow:
@@ -40,10 +35,9 @@ class Flow:
         self.bits = {"f32": 32, "f64": 64}[self.dtype]
         self.lanes = target.lanes(self.bits)
         self.panel = target.panel(self.bits)
-        self.element = ir.FloatType() if self.dtype == "f32" else ir.DoubleType()
-        self.module = ir.Module(name)
-        self.module.triple = target.triple
-        self.b: Any = None  # the llvmlite IRBuilder of the function being written
+        self.element = ir.f32 if self.dtype == "f32" else ir.f64
+        self.module = ir.Module(name, target.triple)
+        self.b: Any = None  # the ir.Builder of the function being written
 
     def elements(self, K: int) -> int:
         """So many elements hold K operands of a product."""
@@ -68,18 +62,16 @@ class Flow:
     @contextmanager
     def function(self, name: str, types: Sequence[Any], internal: bool = False) -> Iterator[tuple[Value, ...]]:
         """Write `void name(types...)` inside the with block; yields its arguments. May be nested."""
-        function = ir.Function(self.module, ir.FunctionType(void, types), name)
-        function.attributes.add("nounwind")
-        function.linkage = "internal" if internal else "external"
-        outer, self.b = self.b, ir.IRBuilder(function.append_basic_block("entry"))
-        yield function.args
+        function = self.module.functions[name] = ir.Function(name, void, types, internal)
+        outer, self.b = self.b, ir.Builder(function)
+        yield tuple(function.arguments)
         self.b.ret_void()
         self.b = outer
 
     def declare(self, name: str, result: Any, types: Sequence[Any]) -> Value:
         """Return the function of this name: an intrinsic or one of the module."""
-        known = self.module.globals.get(name)
-        return known or ir.Function(self.module, ir.FunctionType(result, types), name)
+        known = self.module.functions.get(name)
+        return known or self.module.functions.setdefault(name, ir.Function(name, result, types))
 
     def call(self, name: str, result: Any, *arguments: Value) -> Value:
         """Call an intrinsic or a function of the module by name."""
@@ -92,19 +84,12 @@ class Flow:
         """
         if name not in C_FUNCTIONS:
             raise ValueError(f"{name} is not among the C functions that kernels may call: {', '.join(C_FUNCTIONS)}")
-        place = self.module.globals.get(C_PREFIX + name)
-        if place is None:
-            place = ir.GlobalVariable(self.module, pointer, C_PREFIX + name)
-            place.initializer = ir.Constant(pointer, None)
+        place = self.module.place(C_PREFIX + name)
         return self.call_pointer(self.b.load(place, typ=pointer), *arguments, result=result)
 
     def call_pointer(self, address: Value, *arguments: Value, result: Any = void) -> Value:
         """Call the function at a pointer."""
-        kind = ir.FunctionType(result, [a.type for a in arguments]).as_pointer()
-        # builder.bitcast leaves pointers as they are, but a call looks at what they point to
-        function = CastInstr(self.b.block, "bitcast", address, kind)
-        self.b._insert(function)
-        return self.b.call(function, arguments)
+        return self.b.call(address, arguments, result)
 
     def loop(
         self, n: Value | int, body: Body, init: Sequence[Value] = (), start: Value | int = 0, step: int = 1
@@ -150,7 +135,7 @@ class Flow:
 
     def c(self, value: Value | int) -> Value:
         """An i64: a constant from a Python int; a value is returned as it is."""
-        return ir.Constant(i64, value) if isinstance(value, int) else value
+        return ir.constant(i64, value) if isinstance(value, int) else value
 
     def add_int(self, a: Value | int, b: Value | int) -> Value:
         """i64 a + b."""
@@ -189,8 +174,8 @@ class Flow:
         if isinstance(index, int) and index == 0:
             return base
         if size is None:
-            return self.b.gep(base, [self.c(index)], source_etype=self.element)
-        return self.b.gep(base, [self.mul_int(index, size)], source_etype=i8)
+            return self.b.gep(base, self.c(index), self.element)
+        return self.b.gep(base, self.mul_int(index, size), i8)
 
     def read_int(self, base: Value, slot: int) -> Value:
         """The i64 in the given 8-byte slot of an argument block."""
@@ -208,15 +193,14 @@ class Flow:
         `flags` points to threads * FLAG_BYTES bytes, zero at first. What a thread wrote before, all can read after.
         """
         name = "elman_barrier"
-        if name not in self.module.globals:
+        if name not in self.module.functions:
             with self.function(name, [pointer, i64, i64, i64], internal=True) as arguments:
                 self._barrier(*arguments)
-        self.b.call(self.module.globals[name], [flags, thread, threads, self.c(value)])
+        self.b.call(self.module.functions[name], [flags, thread, threads, self.c(value)])
 
     def _barrier(self, flags: Value, thread: Value, threads: Value, value: Value) -> None:
         mine = self.at(flags, thread, FLAG_BYTES)
-        # llvmlite 0.50's own store_atomic does not know opaque pointers
-        self.b._insert(StoreAtomicInstr(self.b.block, value, mine, "release", 8))
+        self.b.store_atomic(value, mine, "release", 8)
 
         def wait(other: Value, _: list[Value]) -> None:
             flag = self.at(flags, other, FLAG_BYTES)
@@ -244,4 +228,4 @@ class Flow:
         if self.target.kind == "x86":
             self.call("llvm.x86.sse2.pause", void)
         else:
-            self.call("llvm.aarch64.hint", void, ir.Constant(i32, 1))
+            self.call("llvm.aarch64.hint", void, ir.constant(i32, 1))

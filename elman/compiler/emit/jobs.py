@@ -10,13 +10,11 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from elman.compiler.emit import native, threads
-from elman.compiler.emit.llvm import FLAG_BYTES, Build, Value, i64, pointer
-from elman.compiler.emit.target import Target
+from elman.compiler.emit import threads
+from elman.compiler.emit.llvm import FLAG_BYTES
 
 BLOCK = 0  # the base that is the block itself
 SLOT = 8  # bytes of a number
-HEAD = 2  # slots before the pairs of a chain: how many there are, and its flags
 
 
 class Spot(NamedTuple):
@@ -29,8 +27,8 @@ class Spot(NamedTuple):
 class Jobs:
     """Functions f(block, thread, threads) in order; all threads meet between two of them."""
 
-    def __init__(self, count: int, target: Target) -> None:
-        self.count, self.target = count, target
+    def __init__(self, count: int) -> None:
+        self.count = count
         self.numbers: list[int] = []
         self.patches: list[tuple[int, int, int]] = []  # slot, base, offset
         self.pairs: list[tuple[int, int]] = []  # function, slot of its block
@@ -53,7 +51,7 @@ class Jobs:
         else:
             blocks = [number for function, slot in self.pairs for number in (function, Spot(BLOCK, slot * SLOT))]
             slot = self._append([len(self.pairs), self.flags(), *blocks])
-            self.function = chain(self.target)
+            self.function = threads.chain()
         self.start = slot * SLOT
         self.template = array("q", self.numbers)
 
@@ -72,28 +70,3 @@ class Jobs:
                 self.patches.append((slot, *number))
         self.numbers += [0 if isinstance(number, Spot) else number for number in numbers]
         return first
-
-
-def chain(target: Target) -> int:
-    """The address of `chain(block, thread, threads)`: a block holds a count, flags, pairs of function and block."""
-
-    def build() -> object:
-        made = Build(target, "f32", "chain")
-        emit_chain(made)
-        return made.module
-
-    return native.load("chain", "", build, target).address("chain")
-
-
-def emit_chain(build: Build) -> None:
-    """Write `chain(block, thread, threads)` into the module."""
-    with build.function("chain", [pointer, i64, i64]) as (block, thread, count):
-        flags = build.read_pointer(block, 1)
-
-        def job(n: Value, _: list[Value]) -> None:
-            pair = build.at(block, build.add_int(build.mul_int(n, 2), HEAD), SLOT)
-            function, own = (build.read_pointer(pair, slot) for slot in (0, 1))
-            build.call_pointer(function, own, thread, count)
-            build.barrier(flags, thread, count, build.add_int(n, 1))
-
-        build.loop(build.read_int(block, 0), job)

@@ -8,7 +8,7 @@ from functools import cache, partial
 
 from elman.compiler.emit import native
 from elman.compiler.emit.jobs import Spot
-from elman.compiler.emit.llvm import Build, i64, pointer
+from elman.compiler.emit.llvm import Build, Value, i64, pointer
 from elman.compiler.emit.product import Products, products
 from elman.compiler.emit.target import Target
 
@@ -75,7 +75,7 @@ def emit_linear(build: Build) -> None:
         restore = build.flush_denormals()
         panels = build.div_int(build.add_int(whole["N"], build.panel - 1), build.panel)
 
-        def share(total: object, more: int) -> object:
+        def share(total: Value, more: int) -> Value:
             return build.div_int(build.mul_int(build.add_int(thread, more), total), count)
 
         strides = whole["stride_k"], whole["stride_n"], whole["K"], whole["N"]
@@ -89,7 +89,7 @@ def emit_linear(build: Build) -> None:
             left, lda = at["rounded"], width
             build.barrier(at["flags"], thread, count, 1)
 
-        def product(row: object, rows: object, low: object, high: object) -> None:
+        def product(row: Value, rows: Value, low: Value, high: Value) -> None:
             a = build.at(left, build.mul_int(row, lda))
             out = build.at(at["out"], build.mul_int(row, whole["ldo"]))
             sizes = rows, build.elements_int(whole["K"]), whole["N"], low, high, build.c(0)

@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.ir as ir
-
-from elman.compiler.emit.flow import FLAG_BYTES, Flow, Value, i1, i8, i32, i64, pointer, void
+from elman.compiler.emit import ir
+from elman.compiler.emit.flow import FLAG_BYTES, Flow
+from elman.compiler.emit.ir import Value, i1, i8, i32, i64, pointer, void
 from elman.compiler.emit.target import Target
 
 __all__ = ["FLAG_BYTES", "Build", "Value", "i8", "i32", "i64", "pointer", "void"]
@@ -30,9 +30,9 @@ class Build(Flow):
 
     def __init__(self, target: Target, dtype: str = "f32", name: str = "elman") -> None:
         super().__init__(target, dtype, name)
-        self.integer = ir.IntType(self.bits)
-        self.vector = ir.VectorType(self.element, self.lanes)
-        self.integers = ir.VectorType(self.integer, self.lanes)
+        self.integer = ir.integer(self.bits)
+        self.vector = ir.vector(self.element, self.lanes)
+        self.integers = ir.vector(self.integer, self.lanes)
         self.constants: dict[Any, Value] = {}
         self.truths: dict[Value, Value] = {}  # a 1.0/0.0 value and the i1 it was made of
 
@@ -40,35 +40,29 @@ class Build(Flow):
 
     def local(self, vectors: int) -> Value:
         """The pointer to scratch of so many vectors, aligned, for this call of the function."""
-        with self.b.goto_entry_block():
-            space = self.b.alloca(ir.ArrayType(self.vector, vectors))
-        space.align = 64
-        space.type = pointer  # llvmlite 0.50 types it [n x vector]*
-        return space
+        return self.b.local(self.vector, vectors, 64)
 
     def load(self, p: Value, mask: int | None = None) -> Value:
         """A vector from anywhere; with `mask`, its first `mask` lanes, the others 0 and not read."""
         if mask is None or mask == self.lanes:
-            value = self.b.load(p, typ=self.vector)
-            value.align = self.bits // 8
-            return value
+            return self.b.load(p, self.vector, self.bits // 8)
         name = f"llvm.masked.load.{self._suffix}.p0"
         return self._masked(name, self.vector, p, self._first(mask), self.k(0.0))
 
     def store(self, value: Value, p: Value, mask: int | None = None) -> None:
         """Write a vector anywhere; with `mask`, only its first `mask` lanes."""
         if mask is None or mask == self.lanes:
-            self.b.store(value, p).align = self.bits // 8
+            self.b.store(value, p, self.bits // 8)
             return
         self._masked(f"llvm.masked.store.{self._suffix}.p0", void, value, p, self._first(mask))
 
     def load_first(self, p: Value, left: Value) -> Value:
         """The first `left` lanes of a vector, as many as there are; the others 0 and not read."""
-        none = ir.Constant(self.integers, ir.Undefined)
+        none = ir.constant(self.integers, None)
         count = self.b.trunc(left, self.integer) if self.bits < 64 else left
-        first = self.b.insert_element(none, count, ir.Constant(i32, 0))
-        splat = self.b.shuffle_vector(first, none, self._each(ir.VectorType(i32, self.lanes), 0))
-        mask = self.b.icmp_signed("<", ir.Constant(self.integers, list(range(self.lanes))), splat)
+        first = self.b.insert_element(none, count, ir.constant(i32, 0))
+        splat = self.b.shuffle_vector(first, none, self._each(ir.vector(i32, self.lanes), 0))
+        mask = self.b.icmp_signed("<", ir.constant(self.integers, list(range(self.lanes))), splat)
         return self._masked(f"llvm.masked.load.{self._suffix}.p0", self.vector, p, mask, self.k(0.0))
 
     def load_scalar(self, p: Value) -> Value:
@@ -81,7 +75,7 @@ class Build(Flow):
 
     def prefetch(self, p: Value, level: int = 2) -> None:
         """Ask for the cache line at `p`; level 3 is the nearest cache, 2 the second."""
-        self.call("llvm.prefetch.p0", void, p, ir.Constant(i32, 0), ir.Constant(i32, level), ir.Constant(i32, 1))
+        self.call("llvm.prefetch.p0", void, p, ir.constant(i32, 0), ir.constant(i32, level), ir.constant(i32, 1))
 
     def first_lanes(self, value: Value, n: int, other: float) -> Value:
         """The first n lanes of a vector, the rest one constant."""
@@ -92,19 +86,19 @@ class Build(Flow):
         return f"v{self.lanes}{self.dtype}"
 
     def _first(self, n: int) -> Value:
-        return ir.Constant(ir.VectorType(i1, self.lanes), [lane < n for lane in range(self.lanes)])
+        return ir.constant(ir.vector(i1, self.lanes), [lane < n for lane in range(self.lanes)])
 
     def _masked(self, name: str, result: Any, *arguments: Value) -> Value:
         # the intrinsics take the alignment behind the pointer; LLVM 22 upgrades that form to its own
         where = next(n for n, a in enumerate(arguments) if a.type == pointer)
-        alignment = ir.Constant(i32, self.bits // 8)
+        alignment = ir.constant(i32, self.bits // 8)
         return self.call(name, result, *arguments[: where + 1], alignment, *arguments[where + 1 :])
 
     def _each(self, kind: Any, value: float) -> Value:
         """The constant vector of `kind` with this number in each lane: one object, put into words once."""
         key = kind.element, kind.count, value, math.copysign(1, value)
         if key not in self.constants:
-            self.constants[key] = ir.Constant(kind, None if value == 0 and key[-1] > 0 else [value] * kind.count)
+            self.constants[key] = ir.constant(kind, value)
         return self.constants[key]
 
     # ---- vectors and scalars
@@ -115,7 +109,7 @@ class Build(Flow):
 
     def scalar(self, value: float) -> Value:
         """A constant element."""
-        return ir.Constant(self.element, float(value))
+        return ir.constant(self.element, float(value))
 
     def ints(self, value: int) -> Value:
         """A vector of whole numbers, as wide as the elements, with the same constant in each lane."""
@@ -123,13 +117,13 @@ class Build(Flow):
 
     def splat(self, scalar: Value) -> Value:
         """A vector with the scalar in each lane."""
-        undefined = ir.Constant(self.vector, ir.Undefined)
-        first = self.b.insert_element(undefined, scalar, ir.Constant(i32, 0))
-        return self.b.shuffle_vector(first, undefined, self._each(ir.VectorType(i32, self.lanes), 0))
+        undefined = ir.constant(self.vector, None)
+        first = self.b.insert_element(undefined, scalar, ir.constant(i32, 0))
+        return self.b.shuffle_vector(first, undefined, self._each(ir.vector(i32, self.lanes), 0))
 
     def lane(self, vector: Value, index: int) -> Value:
         """The scalar in one lane."""
-        return self.b.extract_element(vector, ir.Constant(i32, index))
+        return self.b.extract_element(vector, ir.constant(i32, index))
 
     def as_ints(self, vector: Value) -> Value:
         """The bits of a vector of elements."""
@@ -184,10 +178,10 @@ class Build(Flow):
         return self._extreme("<", a, b)
 
     def _extreme(self, sign: str, a: Value, b: Value) -> Value:
-        if isinstance(b, ir.Constant):
+        if b.constant:
             a, b = b, a
         value = self.b.select(self.b.fcmp_ordered(sign, a, b), a, b)  # one instruction; b if either is NaN
-        return value if isinstance(a, ir.Constant) else self.b.select(self.b.fcmp_unordered("uno", a, a), a, value)
+        return value if a.constant else self.b.select(self.b.fcmp_unordered("uno", a, a), a, value)
 
     def _math(self, name: str, *arguments: Value) -> Value:
         kind = arguments[0].type
@@ -198,27 +192,27 @@ class Build(Flow):
 
     def lt(self, a: Value, b: Value) -> Value:
         """1.0 where a < b, else 0.0."""
-        return self._truth(self.b.fcmp_ordered("<", a, b))
+        return self._truth(self.b.fcmp_ordered("<", a, b), a)
 
     def le(self, a: Value, b: Value) -> Value:
         """1.0 where a <= b, else 0.0."""
-        return self._truth(self.b.fcmp_ordered("<=", a, b))
+        return self._truth(self.b.fcmp_ordered("<=", a, b), a)
 
     def gt(self, a: Value, b: Value) -> Value:
         """1.0 where a > b, else 0.0."""
-        return self._truth(self.b.fcmp_ordered(">", a, b))
+        return self._truth(self.b.fcmp_ordered(">", a, b), a)
 
     def ge(self, a: Value, b: Value) -> Value:
         """1.0 where a >= b, else 0.0."""
-        return self._truth(self.b.fcmp_ordered(">=", a, b))
+        return self._truth(self.b.fcmp_ordered(">=", a, b), a)
 
     def eq(self, a: Value, b: Value) -> Value:
         """1.0 where a == b, else 0.0."""
-        return self._truth(self.b.fcmp_ordered("==", a, b))
+        return self._truth(self.b.fcmp_ordered("==", a, b), a)
 
     def ne(self, a: Value, b: Value) -> Value:
         """1.0 where a != b (a NaN differs from all), else 0.0."""
-        return self._truth(self.b.fcmp_unordered("!=", a, b))
+        return self._truth(self.b.fcmp_unordered("!=", a, b), a)
 
     def where(self, condition: Value, a: Value, b: Value) -> Value:
         """A where the condition is not 0, else b."""
@@ -227,8 +221,7 @@ class Build(Flow):
             truth = self.b.fcmp_unordered("!=", condition, self._like(condition, 0.0))
         return self.b.select(truth, a, b)
 
-    def _truth(self, truth: Value) -> Value:
-        like = truth.operands[0]
+    def _truth(self, truth: Value, like: Value) -> Value:
         value = self.b.select(truth, self._like(like, 1.0), self._like(like, 0.0))
         self.truths[value] = truth
         return value
@@ -256,16 +249,16 @@ class Build(Flow):
 
     def shuffle(self, a: Value, b: Value, order: list[int]) -> Value:
         """A vector of lanes taken from a (0 .. lanes-1) and b (lanes .. 2*lanes-1)."""
-        return self.b.shuffle_vector(a, b, ir.Constant(ir.VectorType(i32, self.lanes), order))
+        return self.b.shuffle_vector(a, b, ir.constant(ir.vector(i32, self.lanes), order))
 
     # ---- the processor's state
 
-    def flush_denormals(self) -> Callable[[], None]:
+    def flush_denormals(self) -> Callable[[], object]:
         """Treat denormal numbers as 0 from here on (they cost 20 times as much); returns what emits the way back."""
         if self.target.kind == "x86":
             old, new = self.local(1), self.local(1)
             self.call("llvm.x86.sse.stmxcsr", void, old)
-            self.b.store(self.b.or_(self.b.load(old, typ=i32), ir.Constant(i32, 0x8040)), new)
+            self.b.store(self.b.or_(self.b.load(old, typ=i32), ir.constant(i32, 0x8040)), new)
             self.call("llvm.x86.sse.ldmxcsr", void, new)
             return lambda: self.call("llvm.x86.sse.ldmxcsr", void, old)
         state = self.call("llvm.aarch64.get.fpcr", i64)

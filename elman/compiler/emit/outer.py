@@ -200,8 +200,9 @@ def _choose(build: Build, panels: list[Value], wide: Value, arguments: list[Valu
     after = build.b.append_basic_block("panelled")
     switch = build.b.switch(_ceil(build, wide, build.lanes), after)
     for count, panel in enumerate(panels, 1):
-        switch.add_case(build.c(count), build.b.append_basic_block(f"vectors{count}"))
-        build.b.position_at_end(switch.cases[-1][1])
+        block = build.b.append_basic_block(f"vectors{count}")
+        switch.add_case(build.c(count), block)
+        build.b.position_at_end(block)
         build.b.call(panel, arguments)
         build.b.branch(after)
     build.b.position_at_end(after)
@@ -232,7 +233,7 @@ def _emit_strips(build: Build) -> Value:
             build.loop(_ceil(build, columns, width), lambda s, _: strip(s, masked=True), start=whole)
 
         build.loop(steps, row)
-    return build.module.globals["strips"]
+    return build.module.functions["strips"]
 
 
 def _reader(build: Build, start: Value, stride: Value, left: Value | None) -> Callable[[Value], Value]:
@@ -300,7 +301,7 @@ def _emit_panel(build: Build, vectors: int) -> Value:
 
         build.loop(steps, row)
         build.loop(_ceil(build, rows, tall), tile)
-    return build.module.globals[name]
+    return build.module.functions[name]
 
 
 def _sums(build: Build, strip: Value, panel: Value, K: Value, rows: int, vectors: int) -> list[Value]:

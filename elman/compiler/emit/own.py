@@ -16,7 +16,6 @@ class Operand:
 
     def __init__(self, kernel: Kernel, node: Node, r: Value) -> None:
         self.build, self.node = kernel.build, node
-        self.start: Value = None
         if node.op is Op.SHARED:
             self.start = kernel.pointer(node)
         elif node.op is not Op.CONST:

@@ -8,24 +8,10 @@ can be tested anywhere. AMX takes the same pairs, by tiles (tiles.py).
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.ir as ir
-
+from elman.compiler.emit import ir
 from elman.compiler.emit.llvm import Build, Value, i32, i64, pointer
 
 HIGH = 0xFFFF0000  # the half of a float that is its bfloat16
-
-
-class BFloat(ir.Type):  # type: ignore[misc]
-    """LLVM's bfloat, which llvmlite 0.50 has no name for."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, BFloat)
-
-    def __hash__(self) -> int:
-        return hash(BFloat)
 
 
 def multiply_add(build: Build, a: Value, b: Value, total: Value) -> Value:
@@ -103,17 +89,16 @@ def emit_round(build: Build) -> None:
 
 def _halves(build: Build, count: int) -> Any:
     """The type of `count` vectors' numbers in bfloat16."""
-    return ir.VectorType(BFloat(), count * build.lanes)
+    return ir.vector(ir.bf16, count * build.lanes)
 
 
 def _order(lanes: list[int]) -> Value:
-    return ir.Constant(ir.VectorType(i32, len(lanes)), lanes)
+    return ir.constant(ir.vector(i32, len(lanes)), lanes)
 
 
 def _like(bits: Value, value: int) -> Value:
     """The constant in each lane, or as one number."""
-    lanes = bits.type.count if isinstance(bits.type, ir.VectorType) else 0
-    return ir.Constant(bits.type, [value] * lanes if lanes else value)
+    return ir.constant(bits.type, value)
 
 
 def _rounded(build: Build, value: Value) -> Value:

@@ -172,7 +172,7 @@ def _emit_tile(build: Build, rows: int, vectors: int) -> Value:
             half = len(sums) // 2 // size * size
             sums = [build.add(x, y) for x, y in zip(sums[:half], sums[half:])] + sums[2 * half :]
         _finish(build, sums, vectors, out, ldo, accumulate)
-    return build.module.globals[name]
+    return build.module.functions[name]
 
 
 def _finish(build: Build, sums: list[Value], vectors: int, out: Value, ldo: Value, accumulate: Value) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from elman.compiler.emit import native
-from elman.compiler.emit.llvm import Build, i32, i64, pointer
+from elman.compiler.emit.llvm import Build, Value, i32, i64, pointer
 from elman.compiler.emit.target import host
 
 _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
@@ -62,6 +62,38 @@ def _launcher() -> Launch:
     return _pool.launch if library is None else _openmp(library)
 
 
+# ---- code of its own
+
+
+def chain() -> int:
+    """The address of a kernel that runs others in turn; its block: how many, flags, each of them and its block."""
+    return _code().address("chain")
+
+
+def _code() -> native.Code:
+    def build() -> Any:
+        made = Build(host(), name="threads")
+        _write_enter(made)
+        _write_chain(made)
+        return made.module
+
+    return native.load("threads", "", build)
+
+
+def _write_chain(build: Build) -> None:
+    """`chain(block, thread, threads)`: all threads meet after each kernel."""
+    with build.function("chain", [pointer, i64, i64]) as (block, thread, count):
+        flags = build.read_pointer(block, 1)
+
+        def job(n: Value, _: list[Value]) -> None:
+            pair = build.at(block, build.add_int(build.mul_int(n, 2), 2), 8)
+            function, own = (build.read_pointer(pair, slot) for slot in (0, 1))
+            build.call_pointer(function, own, thread, count)
+            build.barrier(flags, thread, count, build.add_int(n, 1))
+
+        build.loop(build.read_int(block, 0), job)
+
+
 # ---- torch's OpenMP threads
 
 
@@ -95,7 +127,7 @@ def _openmp(library: Any) -> Launch:
     number, count = (
         ctypes.cast(f, ctypes.c_void_p).value for f in (library.omp_get_thread_num, library.omp_get_num_threads)
     )
-    entry = native.load("openmp", "openmp", _trampoline).address("enter")
+    entry = _code().address("enter")
     block = ctypes.c_void_p * 4
 
     def launch(address: int, args: int, threads: int) -> None:
@@ -104,14 +136,12 @@ def _openmp(library: Any) -> Launch:
     return launch
 
 
-def _trampoline() -> Any:
+def _write_enter(build: Build) -> None:
     """`enter(data)`: ask OpenMP which thread this is, of how many, and call the kernel with that."""
-    build = Build(host(), name="openmp")
     with build.function("enter", [pointer]) as (data,):
         kernel, args, number, count = (build.read_pointer(data, slot) for slot in range(4))
         thread, threads = (build.b.zext(build.call_pointer(f, result=i32), i64) for f in (number, count))
         build.call_pointer(kernel, args, thread, threads)
-    return build.module
 
 
 # ---- threads of our own

@@ -117,7 +117,7 @@ def _emit_both(build: Build) -> Value:
         stride, across = build.mul_int(lda, 4), build.mul_int(ldo, 4)
         places = [build.at(start, n * SIDE) for start in (out, below[1]) for n in range(2)]
         _sums(build, places, across, accumulate, lambda: corners(build, [a, below[0]], stride, 1, w, K))
-    return build.module.globals["both"]
+    return build.module.functions["both"]
 
 
 def _emit_one(build: Build) -> Value:
@@ -140,7 +140,7 @@ def _emit_one(build: Build) -> Value:
 
         places = [build.at(out, n * SIDE) for n in range(4)]
         _sums(build, places, build.mul_int(ldo, 4), accumulate, multiply)
-    return build.module.globals["one"]
+    return build.module.functions["one"]
 
 
 # ---- sums of outer products
@@ -159,7 +159,7 @@ def emit_strips(build: Build) -> Value:
             return build.at(out, build.add_int(build.mul_int(m, steps), build.mul_int(k, SIDE)))
 
         squares(build, "mirror", a, lda, (steps, K, columns), there)
-    return build.module.globals["strips"]
+    return build.module.functions["strips"]
 
 
 def emit_panel(build: Build) -> Value:
@@ -202,4 +202,4 @@ def emit_panel(build: Build) -> Value:
             build.loop(rows, corner, step=HALF)
 
         build.loop(columns, half, step=HALF)
-    return build.module.globals["panel"]
+    return build.module.functions["panel"]

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import llvmlite.ir as ir
-
+from elman.compiler.emit import ir
 from elman.compiler.emit.llvm import Build, Value, i8, i64, pointer, void
 from elman.compiler.emit.pack import transposed
 from elman.compiler.emit.pairs import neighbours, pair
@@ -26,7 +25,7 @@ BYTES = 64  # of a row
 
 def tile(build: Build, name: str, *operands: Value | int) -> None:
     """One AMX instruction: registers are whole numbers, all else values."""
-    values = [ir.Constant(i8, o) if isinstance(o, int) else o for o in operands]
+    values = [ir.constant(i8, o) if isinstance(o, int) else o for o in operands]
     build.call(f"llvm.x86.{name}", void, *values)
 
 
@@ -35,9 +34,9 @@ def configure(build: Build, rows: list[Value | int]) -> None:
     space = build.local(1)
     build.store(build.k(0.0), space)
     for place, value in [(0, 1), *((16 + 2 * n, BYTES) for n in range(8))]:
-        build.b.store(ir.Constant(i8, value), build.at(space, place, 1))
-    for n, value in enumerate(rows):
-        byte = ir.Constant(i8, value) if isinstance(value, int) else build.b.trunc(value, i8)
+        build.b.store(ir.constant(i8, value), build.at(space, place, 1))
+    for n, height in enumerate(rows):
+        byte = ir.constant(i8, height) if isinstance(height, int) else build.b.trunc(height, i8)
         build.b.store(byte, build.at(space, 48 + n, 1))
     tile(build, "ldtilecfg", space)
 
@@ -80,7 +79,7 @@ def emit_squares(build: Build, *names: str) -> None:
 
 def square(build: Build, name: str, source: Value, strides: tuple[Value, Value], out: Value, left: list[Value]) -> None:
     """Call weave or mirror on a square of which left = (steps, columns) exist, the others 0; strides of both."""
-    function = build.module.globals[name]
+    function = build.module.functions[name]
     straight = build.compare("==", strides[1], 1)
     whole = build.b.and_(build.compare(">=", left[0], STEPS), build.compare(">=", left[1], SIDE))
 
@@ -158,7 +157,7 @@ def emit_pack(build: Build) -> None:
                 turned = build.b.and_(whole, build.compare("==", stride_k, 1))
                 build.choose(
                     turned,
-                    lambda: build.b.call(build.module.globals["turn"], [here, stride_n, there]),
+                    lambda: build.b.call(build.module.functions["turn"], [here, stride_n, there]),
                     lambda: square(build, "weave", here, (stride_k, stride_n), there, [steps, columns]),
                 )
 

@@ -7,8 +7,7 @@ NaN goes through, infinities give the limits. Results too small for a normal num
 import math
 from collections.abc import Sequence
 
-import llvmlite.ir as ir
-
+from elman.compiler.emit import ir
 from elman.compiler.emit.llvm import Build, Value, i32
 
 LOG2E = 1 / math.log(2)
@@ -159,7 +158,7 @@ def _smallest(build: Build) -> float:
 
 
 def _each(build: Build, name: str, x: Value) -> Value:
-    double = ir.DoubleType()
+    double = ir.f64
     result = x
     for n in range(build.lanes):
         value = build.lane(x, n)
@@ -167,7 +166,7 @@ def _each(build: Build, name: str, x: Value) -> Value:
             value = build.call_c(name, double, value)
         else:
             value = build.b.fptrunc(build.call_c(name, double, build.b.fpext(value, double)), build.element)
-        result = build.b.insert_element(result, value, ir.Constant(i32, n))
+        result = build.b.insert_element(result, value, ir.constant(i32, n))
     return result
 
 
@@ -180,7 +179,7 @@ def _wide(build: Build) -> bool:
 
 def _scaled(build: Build, value: Value, n: Value) -> Value:
     """value * 2^n, with overflow and underflow as they should be."""
-    every, rounding = ir.Constant(ir.IntType(16), -1), ir.Constant(i32, 4)
+    every, rounding = ir.constant(ir.i16, -1), ir.constant(i32, 4)
     return build.call("llvm.x86.avx512.mask.scalef.ps.512", build.vector, value, n, build.k(0.0), every, rounding)
 
 
@@ -188,7 +187,7 @@ def _quotient(build: Build, a: Value, b: Value) -> Value:
     """A / b for b >= 1; by an estimate of 1/b and one correction where that is faster than dividing."""
     if not _wide(build) or build.target.divides_quickly:
         return build.div(a, b)
-    every = ir.Constant(ir.IntType(16), -1)
+    every = ir.constant(ir.i16, -1)
     inverse = build.call("llvm.x86.avx512.rcp14.ps.512", build.vector, b, build.k(0.0), every)
     quotient = build.mul(a, inverse)
     return build.fma(build.fma(build.neg(b), quotient, a), inverse, quotient)

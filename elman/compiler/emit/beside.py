@@ -1,4 +1,4 @@
-"""What torch computes around a kernel: values of all steps at once that no function of our own gives."""
+"""What torch computes beside a kernel: values of all steps at once that no function of our own gives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from elman.compiler.emit.reference import MEANING, Given, constant
 from elman.compiler.graph import Node, Op
 
 
-class Around:
+class Beside:
     """Values as torch sees them: (T * B, width), or (B, width) for `short` ones, which are the same at every step.
 
     written: gives a value that functions of our own have written, or None.

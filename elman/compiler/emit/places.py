@@ -1,0 +1,165 @@
+"""Where everything that a call reads and writes lies: memories by number, and rows within them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from elman.compiler.emit.jobs import Spot
+from elman.compiler.emit.plan import Plan, without_rows
+from elman.compiler.emit.pool import Pieces
+from elman.compiler.emit.reference import Given
+from elman.compiler.graph import Node, Op
+
+WORK, KEPT = 1, 2  # memories beside the block: of this call alone; held by the result as long as backward may read it
+GROUPS = ("per_step", "state", "fixed", "shared")  # as a call finds them
+Adapt = Callable[[Tensor], Tensor]
+
+
+class Rows(NamedTuple):
+    """Where a value lies, with T * B rows, or B where steps do not differ: elements from a memory's beginning."""
+
+    base: int
+    offset: int
+    number: int
+    stride: int
+
+
+class Own(NamedTuple):
+    """Memory that leaves with the result: new, or the caller's for the output of this name."""
+
+    base: int
+    shape: tuple[int, ...]
+    name: str | None
+    path: bool = False
+
+
+class Places:
+    """The memories of one call, found out as they are asked for; `given` is a sample of what calls are given."""
+
+    def __init__(self, plan: Plan, states: Mapping[str, Node], given: Given, dtype: torch.dtype) -> None:
+        self.plan, self.states, self.given, self.dtype = plan, states, given, dtype
+        self.T, self.B = given.size
+        self.leaving = {node: name for name, node in plan.loop.per_step.items() if name in given.out}
+        self.lone = without_rows(plan.loop)
+        self.short: set[Node] = set(plan.loop.leaves(Op.FIXED).values())  # values with B rows
+        self.numbers: dict[Any, int] = {"block": 0, "work": WORK, "kept": KEPT}
+        self.inputs: list[tuple[int, int, str, Adapt | None]] = []  # memory, group, name, what to do with it first
+        self.own: list[Own] = []
+        self.new: list[tuple[int, tuple[int, ...], bool]] = []  # memory, shape, whether it begins as zeros
+        self.rows: dict[Node, Rows] = {}  # of values that functions of our own give
+        self.work = 0  # elements of memory of this call alone
+        self.store()
+
+    # ---- memories
+
+    def base(self, key: Any) -> int:
+        """The number of a memory, the next one for a new key."""
+        return self.numbers.setdefault(key, len(self.numbers))
+
+    def take(self, elements: int) -> Spot:
+        """Memory of this call alone."""
+        start = self.work
+        self.work += Pieces([(elements,)]).size
+        return Spot(WORK, start * self.dtype.itemsize)
+
+    def spot(self, rows: Rows) -> Spot:
+        return Spot(rows.base, rows.offset * self.dtype.itemsize)
+
+    def input(self, group: str, name: str, adapt: Adapt | None = None) -> int:
+        """The memory of a given tensor."""
+        key = GROUPS.index(group), name, adapt
+        if key not in self.numbers:
+            self.inputs.append((self.base(key), *key))
+        return self.numbers[key]
+
+    def store(self) -> None:
+        """Memory for what the kernel writes at each step: paths by the state's name, stored values by their node."""
+        made, away = self.plan, set(self.leaving)
+        shapes: dict[str | Node, tuple[int, ...]] = {}
+        for name, node in made.loop.carried.items():
+            if name in made.paths:
+                shapes[name] = (self.T + 1, self.B, node.width)
+        shapes.update({node: (self.T, self.B, node.width) for node in made.stored})
+        self.stored: dict[str | Node, tuple[int, int]] = {}  # memory, elements from its beginning
+        kept = [key for key in shapes if not leaves(made, key, away)]
+        pieces = Pieces([shapes[key] for key in kept])
+        self.kept = pieces.size
+        for key, offset in zip(kept, pieces.offsets):
+            self.stored[key] = KEPT, offset
+        for key, shape in shapes.items():
+            if key not in self.stored:
+                node = made.loop.carried[key] if isinstance(key, str) else key
+                self.own.append(Own(self.base(("own", key)), shape, self.leaving.get(node), isinstance(key, str)))
+                self.stored[key] = self.numbers["own", key], 0
+
+    def settle(self) -> None:
+        """What the kernel has written can be read from now on."""
+        after, before = (0, 1) if self.plan.loop.reverse else (1, 0)
+        for key, (base, offset) in self.stored.items():
+            node = self.plan.loop.carried[key] if isinstance(key, str) else key
+            step, count = self.B * node.width, self.T * self.B
+            at = offset + after * step if isinstance(key, str) else offset
+            if node not in self.rows and node not in self.numbers and node.op not in (Op.STEP, Op.FIXED):
+                self.rows[node] = Rows(base, at, count, node.width)
+            if isinstance(key, str) and key in self.states:
+                self.rows[self.states[key]] = Rows(base, offset + before * step, count, node.width)
+
+    # ---- what functions of our own read
+
+    def side(self, node: Node) -> Rows:
+        """The rows of one side of a product, columns side by side."""
+        B, all_rows = self.B, self.T * self.B
+        if node in self.rows:
+            return self.rows[node]
+        if node.op is Op.STEP:
+            value = self.given.per_step[node.arg]
+            (per_step, per_row, column), T = value.stride(), self.T
+            close, even = column == 1 or node.width == 1, T == 1 or B == 1 or per_step == B * per_row
+            if close and even:
+                return Rows(self.input("per_step", node.arg), 0, all_rows, per_row if B > 1 else per_step)
+            return Rows(self.input("per_step", node.arg, Tensor.contiguous), 0, all_rows, node.width)
+        if node.op is Op.FIXED:
+            per_row, column = self.given.fixed[node.arg].stride()
+            close = column == 1 or node.width == 1
+            base = self.input("fixed", node.arg, None if close else Tensor.contiguous)
+            return Rows(base, 0, B, per_row if close else node.width)
+        return Rows(self.numbers[node], 0, B if node in self.short else all_rows, node.width)  # by torch
+
+    def stream(self, node: Node) -> tuple[Spot, int, int]:
+        """A sequence as the kernel reads it, and elements from step to step and from row to row: any."""
+        if node.op is Op.STEP:
+            strides = self.given.per_step[node.arg].stride()
+            if strides[-1] == 1 or node.width == 1:
+                return Spot(self.input("per_step", node.arg)), strides[0], strides[1]
+            if not any(strides):
+                return Spot(self.input("per_step", node.arg, one_row)), 0, 0
+            return Spot(self.input("per_step", node.arg, Tensor.contiguous)), self.B * node.width, node.width
+        if node in self.lone:
+            return Spot(self.numbers[node]), 0, 0
+        rows = self.side(node)
+        return self.spot(rows), 0 if node in self.short else self.B * rows.stride, rows.stride
+
+    def weight(self, node: Node) -> tuple[Spot, int, int]:
+        """A matrix, and elements from row to row and from column to column."""
+        per_row, per_column = self.given.shared[node.arg].stride()
+        return Spot(self.input("shared", node.arg)), per_row, per_column
+
+    def vector(self, node: Node) -> Spot:
+        close = self.given.shared[node.arg].is_contiguous()
+        return Spot(self.input("shared", node.arg, None if close else Tensor.contiguous))
+
+
+def one_row(value: Tensor) -> Tensor:
+    """Of a sequence whose numbers are all in the same place."""
+    return value[:1, :1].contiguous()
+
+
+def leaves(made: Plan, key: str | Node, away: set[Node]) -> bool:
+    """The caller is given this stored value, or this path: its states after each step, or before."""
+    if isinstance(key, str):
+        return made.loop.carried[key] in away or any(n.op is Op.STATE and n.arg == key for n in away)
+    return key in away
