@@ -17,7 +17,8 @@ def product(a: torch.Tensor, w: torch.Tensor, dtype: str, target: Target | None 
     scratch = [a.new_empty(size) for size in made.scratch(rows, K, N)]
     sizes = a.stride(0), rows, K, N
     spots = Spot(SCRATCH), Spot(MORE)
-    jobs.add(made.address, made.numbers(sizes, Spot(A), (Spot(B), *w.stride()), Spot(OUT), spots, jobs.flags()))
+    numbers_of = made.numbers(sizes, Spot(A), (Spot(B), *w.stride()), Spot(OUT), spots, jobs.flags(), [rows])
+    jobs.add(made.address, numbers_of)
     jobs.finish()
     jobs.run([0, *(t.data_ptr() for t in (a, w, out, *scratch))])
     return out[:, :N]

@@ -26,6 +26,12 @@ class Call(Places):
     def __init__(self, kernel: Compiled, given: Given, some: Tensor, count: int) -> None:
         super().__init__(kernel.plan, kernel.states, given, some.dtype)
         self.kernel, self.count = kernel, count
+        self.per_part = -(-self.B // count) if self.plan.wide else self.B
+        self.parts = -(-self.B // self.per_part) if self.plan.wide else count
+        last = self.B - (self.parts - 1) * self.per_part if self.plan.wide else self.B
+        self.counts = {self.per_part, last}  # rows of products
+        if kernel.linear is not None:
+            self.counts |= {self.B, self.T * self.B}
         self.steps: list[Jobs | tuple[int, Callable[[Beside], Tensor]]] = []
         for node in self.plan.ahead:
             self.compute(node)
@@ -73,8 +79,8 @@ class Call(Places):
         scratch = [self.take(size) for size in made.scratch(side.number, K, N)]
         jobs, sizes = self.jobs(), (side.stride, side.number, K, N)
         matrix = (weight, across, down) if node.arg else (weight, down, across)
-        block = made.numbers(sizes, self.spot(side), matrix, self.spot(self.rows[node]), scratch, jobs.flags())
-        jobs.add(made.address, block)
+        spots = self.spot(side), matrix, self.spot(self.rows[node]), scratch, jobs.flags()
+        jobs.add(made.address, made.numbers(sizes, *spots, self.counts))
 
     def outer(self, node: Node) -> None:
         """The sum over all rows of a matrix's gradient."""
@@ -96,17 +102,18 @@ class Call(Places):
     def launch(self) -> None:
         """The kernel itself, its numbers in the order of its layout."""
         kernel, made, T, B, jobs = self.kernel, self.plan, self.T, self.B, self.jobs()
-        per_part = -(-B // self.count) if made.wide else B
-        parts = -(-B // per_part) if made.wide else self.count
+        per_part, parts = self.per_part, self.parts
         scratch = self.take(parts * per_part * kernel.layout.per_row)
         shared = self.take(0 if made.wide else 2 * B * kernel.layout.shared_per_row)
         block: list[int | Spot] = [T, B, parts, per_part, scratch, shared, jobs.flags()]
-        block += kernel.shared.product, kernel.shared.pack, kernel.shared.round
+        shared_code = kernel.products(self.counts)
+        block += shared_code.product, shared_code.pack, shared_code.round
         for node in made.streams:
             block += self.stream(node)
         block += map(self.vector, made.vectors)
+        panel = kernel.sizes.panel
         for (node, _), (K, N) in zip(made.weights, made.matrices):
-            block += *self.weight(node), self.take(kernel.sizes.elements(K) * kernel.shared.columns(N))
+            block += *self.weight(node), self.take(kernel.sizes.elements(K) * -(-N // panel) * panel)
         for name, node in made.loop.carried.items():
             per_row, column = self.given.state[name].stride()
             close, last = column == 1 or node.width == 1, self.base(("last", name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ class Compiled:
         self.sizes = Build(target, dtype)
         self.plan = plan(loop, wide, hoisted, self.sizes.panel)
         self.layout = Layout(self.plan, self.sizes)
-        self.shared = products(dtype, target, [N for _, N in self.plan.matrices])
+        self.products = partial(products, dtype, target, [N for _, N in self.plan.matrices])
         around = [*self.plan.ahead, *self.plan.behind]
         self.linear = linear(dtype, target) if any(n.op is Op.MATMUL for n in around) else None
         self.outer = {n: outers_for(n.rows, n.width, dtype, target) for n in around if n.op is Op.OUTER}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 from elman.compiler.emit import native
 from elman.compiler.emit.jobs import Spot
@@ -22,12 +22,12 @@ class Linear:
     """The compiled function, for one target and element type."""
 
     address: int
-    shared: Callable[[Sequence[int]], Products]
+    products: Callable[..., Products]
     sizes: Build
 
     def columns(self, N: int) -> int:
         """Elements of a row of the result: whole panels, of which those beyond N hold nothing of use."""
-        return self.shared((N,)).columns(N)
+        return -(-N // self.sizes.panel) * self.sizes.panel
 
     def scratch(self, rows: int, K: int, N: int) -> tuple[int, int]:
         """Elements for the packed matrix and for rounded rows."""
@@ -41,13 +41,15 @@ class Linear:
         out: Spot,
         scratch: Sequence[Spot],
         flags: Spot,
+        counts: Iterable[int],
     ) -> list[int | Spot]:
         """The block for a @ matrix.
 
         sizes: elements from row to row of a, rows, K, N. matrix: where it lies, elements from row to row and from
-        column to column.
+        column to column. counts: numbers of rows, that one among them, for which one product is compiled.
         """
-        (lda, rows, K, N), (packed, rounded), shared = sizes, scratch, self.shared((sizes[-1],))
+        (lda, rows, K, N), (packed, rounded) = sizes, scratch
+        shared = self.products([N], counts)
         block: list[int | Spot] = [a, lda, *matrix, out, self.columns(N), rows, K, N, packed, flags]
         return [*block, shared.product, shared.pack, rounded, shared.round]
 
@@ -61,7 +63,7 @@ def linear(dtype: str, target: Target) -> Linear:
         return made.module
 
     address = native.load("linear", dtype, build, target).address("linear")
-    return Linear(address, cache(partial(products, dtype, target)), Build(target, dtype))
+    return Linear(address, partial(products, dtype, target), Build(target, dtype))
 
 
 def emit_linear(build: Build) -> None:

@@ -5,7 +5,7 @@ keeps up to 6 rows of a panel's results in registers and goes through K once; no
 object serves every cell. Where operands are in bfloat16, K counts pairs of steps here, and `a` is rounded by `round`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from elman.compiler.emit import native, tile_products, tiles
@@ -32,19 +32,18 @@ class Products:
     round: int  # 0 where operands are taken as they are
     panel: int
 
-    def columns(self, N: int) -> int:
-        """N rounded up to whole panels."""
-        return -(-N // self.panel) * self.panel
 
-
-def products(dtype: str = "f32", target: Target | None = None, widths: Sequence[int] = ()) -> Products:
+def products(
+    dtype: str = "f32", target: Target | None = None, widths: Sequence[int] = (), rows: Iterable[int] = ()
+) -> Products:
     """Return `product`, `pack` and `round` for "f32", "f64" or "bf16", compiled once per machine.
 
     widths: the columns of matrices for which it should be quick; where some end in half a panel or less, it is compiled
-    with tiles of half a panel, too.
+    with tiles of half a panel, too. rows: numbers of rows that it is called with, and no others; none: any.
     """
     target = target or host()
     sizes = Build(target, dtype)
+    span = heights(target.tile_rows, () if sizes.tiled else rows)
     halved = not sizes.tiled and any(0 < N % sizes.panel <= sizes.panel // 2 for N in widths)
 
     def build() -> object:
@@ -53,29 +52,40 @@ def products(dtype: str = "f32", target: Target | None = None, widths: Sequence[
             tile_products.emit_product(made)
             tiles.emit_pack(made)
         else:
-            emit_product(made, halved)
+            emit_product(made, span, halved)
             emit_pack(made)
         if made.paired:
             emit_round(made)
         return made.module
 
-    code = native.load("product", f"{dtype} {'halved' if halved else 'whole'}", build, target)
+    code = native.load("product", f"{dtype} {'halved' if halved else 'whole'} {span}", build, target)
     rounding = code.address("round") if sizes.paired else 0
     return Products(code.address("product"), code.address("pack"), rounding, sizes.panel)
 
 
-def emit_product(build: Build, halved: bool = False) -> None:
+def heights(most: int, rows: Iterable[int]) -> tuple[int, int]:
+    """The heights of tiles to compile for so many rows, from and to: small ones, large ones or all; none given: all."""
+    found = set()
+    for count in rows:
+        least, rest = divmod(count, -(-count // most))  # as `product` divides them
+        found |= {least, least + 1} if rest else {least}
+    middle, found = most // 2, found or {1, most}
+    return 1 if min(found) <= middle else middle + 1, most if max(found) > middle else middle
+
+
+def emit_product(build: Build, span: tuple[int, int], halved: bool = False) -> None:
     """Write `product(a, lda, w, out, ldo, rows, K, N, panel_from, panel_to, accumulate)` into the module.
 
     out[r, p*P:(p+1)*P] = (accumulate ? the same : 0) + sum over k of a[r*lda + k] * w[(p*K + k)*P:][:P]
     for the panels panel_from <= p < panel_to. a is (rows, K) with row stride lda, and is not read elsewhere; out has
     the row stride ldo and whole panels of columns, of which those beyond N hold nothing of use. halved: a last panel of
-    which N needs half at most is computed by half.
+    which N needs half at most is computed by half. span: heights of tiles that rows are divided into, from and to.
     """
     rows = build.target.tile_rows
     vectors = build.target.tile_vectors
     sizes = (vectors, vectors // 2) if halved else (vectors,)
-    tiles = [_emit_tile(build, count, width) for width in sizes for count in range(1, rows + 1)]
+    tall = range(span[0], span[1] + 1)
+    tiles = {n * rows + count: _emit_tile(build, count, width) for n, width in enumerate(sizes) for count in tall}
     with build.function("product", [pointer, i64, pointer, pointer, *[i64] * 7]) as arguments:
         a, lda, w, out, ldo, count, K, N, first, last, accumulate = arguments
         turns = build.div_int(build.add_int(count, rows - 1), rows)
@@ -119,11 +129,11 @@ def _share(build: Build) -> int:
     return build.panel * build.bits // 8 // SHARES
 
 
-def _choose(build: Build, tiles: list[Value], height: Value, arguments: list[Value]) -> None:
-    """Call the tile of this number, from 1: those of whole panels by their height, then those of half ones."""
+def _choose(build: Build, tiles: Mapping[int, Value], height: Value, arguments: list[Value]) -> None:
+    """Call the tile of this number: those of whole panels have their height, those of half ones the tallest's more."""
     after = build.b.append_basic_block("tiled")
     switch = build.b.switch(height, after)
-    for count, tile in enumerate(tiles, 1):
+    for count, tile in tiles.items():
         block = build.b.append_basic_block(f"rows{count}")
         switch.add_case(build.c(count), block)
         build.b.position_at_end(block)

@@ -34,11 +34,14 @@ def pack(target: Target, dtype: str, w: np.ndarray, parts: int = 1) -> np.ndarra
 def product(
     target: Target, dtype: str, a: np.ndarray, w: np.ndarray, out: np.ndarray, N: int, accumulate: int = 0
 ) -> None:
-    """Out (rows, panels*P) = a (rows, K) @ packed w, of which N columns count."""
-    function = ctypes.CFUNCTYPE(None, PTR, INT, PTR, PTR, *[INT] * 7)(products(dtype, target, [N]).product)
-    lda, ldo = a.strides[0] // a.itemsize, out.strides[0] // out.itemsize
-    rows, K = a.shape
-    function(a.ctypes.data, lda, w.ctypes.data, out.ctypes.data, ldo, rows, K, N, 0, len(w), accumulate)
+    """Out (rows, panels*P) = a (rows, K) @ packed w, of which N count; tiles for these rows or all, alike."""
+    (rows, K), held, width = a.shape, [out, out.copy()], a.itemsize
+    ways = products(dtype, target, [N]), products(dtype, target, [N], [rows])
+    for made, there in zip(ways, held):
+        function = ctypes.CFUNCTYPE(None, PTR, INT, PTR, PTR, *[INT] * 7)(made.product)
+        lda, ldo = a.strides[0] // width, there.strides[0] // width
+        function(a.ctypes.data, lda, w.ctypes.data, there.ctypes.data, ldo, rows, K, N, 0, len(w), accumulate)
+    np.testing.assert_array_equal(*held)
 
 
 def assert_product(out: np.ndarray, a: np.ndarray, w: np.ndarray, before: np.ndarray | float = 0.0) -> None:

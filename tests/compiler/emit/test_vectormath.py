@@ -206,7 +206,7 @@ def test_kernels_for_arm_compile() -> None:
     llvm.initialize_all_asmprinters()
     arm = Target("arm", "aarch64-unknown-linux-gnu", "generic", "+neon", 128)
     build = Build(arm, "f32")
-    emit_product(build)
+    emit_product(build, (1, arm.tile_rows))
     emit_pack(build)
     with build.function("rest", [pointer, i64, i64]) as (p, thread, threads):
         back = build.flush_denormals()
