@@ -24,7 +24,7 @@ class Call(Places):
     """All but the addresses. Whatever is given to a call must have the sample's sizes, strides and outputs."""
 
     def __init__(self, kernel: Compiled, given: Given, some: Tensor, count: int) -> None:
-        super().__init__(kernel.plan, kernel.states, given, some.dtype)
+        super().__init__(kernel.plan, kernel.states, kernel.lone, given, some.dtype)
         self.kernel, self.count = kernel, count
         self.per_part = -(-self.B // count) if self.plan.wide else self.B
         self.parts = -(-self.B // self.per_part) if self.plan.wide else count
@@ -124,7 +124,6 @@ class Call(Places):
         block += [self.spot(Rows(*self.stored[node], 0, 0)) for node in made.stored]
         for node in made.totals:
             self.new.append((self.base(("total", node)), (self.count, node.width), True))
-            self.base(node)
             block.append(Spot(self.numbers["total", node]))
         jobs.add(kernel.address, block)
 
@@ -163,9 +162,6 @@ class Call(Places):
             else:
                 base, compute = step
                 tensors[base] = compute(beside)
-        for node in self.plan.totals:
-            sums = tensors[self.numbers["total", node]]
-            tensors[self.numbers[node]] = sums.sum(0) if self.plan.wide else sums[0]
         return Result(
             {name: self.output(name, tensors, beside, name in given.out) for name in self.views},
             {name: tensors[base] for name, base in self.last.items()},
@@ -205,6 +201,9 @@ class Call(Places):
         if node in self.rows:
             base, offset, count, stride = self.rows[node]
             return seen(tensors[base], (count, node.width), (stride, 1), offset)
+        if node in self.plan.totals:  # of each thread, or of the first one, which has them all
+            sums: Tensor = tensors[self.numbers["total", node]]
+            return sums.sum(0) if self.plan.wide else sums[0]
         return tensors[self.numbers[node]] if node in self.numbers else None
 
 

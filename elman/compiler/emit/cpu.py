@@ -17,7 +17,7 @@ from elman.compiler.emit.layout import Layout
 from elman.compiler.emit.linear import linear
 from elman.compiler.emit.llvm import Build
 from elman.compiler.emit.outer import outers_for
-from elman.compiler.emit.plan import plan, stateless
+from elman.compiler.emit.plan import plan, stateless, without_rows
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import Given, Result
 from elman.compiler.emit.target import Target, host
@@ -74,7 +74,7 @@ class Compiled:
         around = [*self.plan.ahead, *self.plan.behind]
         self.linear = linear(dtype, target) if any(n.op is Op.MATMUL for n in around) else None
         self.outer = {n: outers_for(n.rows, n.width, dtype, target) for n in around if n.op is Op.OUTER}
-        self.states = loop.leaves(Op.STATE)
+        self.states, self.lone = loop.leaves(Op.STATE), without_rows(loop)
 
         def build() -> object:
             module = Build(target, dtype, "unfolded")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from elman.compiler.emit.jobs import Spot
-from elman.compiler.emit.plan import Plan, without_rows
+from elman.compiler.emit.plan import Plan
 from elman.compiler.emit.pool import Pieces
 from elman.compiler.emit.reference import Given
 from elman.compiler.graph import Node, Op
@@ -40,11 +40,13 @@ class Own(NamedTuple):
 class Places:
     """The memories of one call, found out as they are asked for; `given` is a sample of what calls are given."""
 
-    def __init__(self, plan: Plan, states: Mapping[str, Node], given: Given, dtype: torch.dtype) -> None:
+    def __init__(
+        self, plan: Plan, states: Mapping[str, Node], lone: set[Node], given: Given, dtype: torch.dtype
+    ) -> None:
         self.plan, self.states, self.given, self.dtype = plan, states, given, dtype
         self.T, self.B = given.size
         self.leaving = {node: name for name, node in plan.loop.per_step.items() if name in given.out}
-        self.lone = without_rows(plan.loop)
+        self.lone = lone  # values that are the same for all rows
         self.short: set[Node] = set(plan.loop.leaves(Op.FIXED).values())  # values with B rows
         self.numbers: dict[Any, int] = {"block": 0, "work": WORK, "kept": KEPT}
         self.inputs: list[tuple[int, int, str, Adapt | None]] = []  # memory, group, name, what to do with it first

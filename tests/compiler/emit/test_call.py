@@ -1,0 +1,86 @@
+"""Calls of kernels: worked out once, one launch each, and nothing kept of what they were given."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+pytest.importorskip("llvmlite")
+
+import elman
+from elman.compiler.emit import cpu, jobs
+from elman.compiler.emit.call import Call
+from elman.compiler.emit.target import NoTarget, host
+
+try:
+    host()
+except NoTarget as reason:
+    pytest.skip(str(reason), allow_module_level=True)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The calls that are worked out."""
+    found, init = [], Call.__init__
+
+    def noted(self, *given):
+        found.append(self)
+        init(self, *given)
+
+    monkeypatch.setattr(Call, "__init__", noted)
+    return found
+
+
+@pytest.fixture
+def layer():
+    return elman.Recurrent(elman.cell.LSTM(3, 5), strict=True)
+
+
+def test_a_size_is_worked_out_once_and_each_layout_for_itself(made, layer):
+    x = torch.randn(6, 2, 3)
+    with torch.no_grad():
+        first, _ = layer(x)
+        again, _ = layer(x.clone())
+        assert len(made) == 1
+        turned, _ = layer(x.transpose(0, 1).contiguous().transpose(0, 1))
+        assert len(made) == 2
+        layer(x[:5])
+        assert len(made) == 3
+    torch.testing.assert_close(again, first, rtol=0, atol=0)
+    torch.testing.assert_close(turned, first)
+
+
+def test_sizes_that_change_at_every_call_are_forgotten(made, layer, monkeypatch):
+    monkeypatch.setattr(cpu, "MANY", 4)
+    x = torch.randn(20, 2, 3)
+    with torch.no_grad():
+        for T in [*range(2, 20), 2]:
+            layer(x[:T])
+        assert len(made) == 19
+        layer(x[:2])
+    assert len(made) == 19
+    assert len(made[-1].kernel.calls) <= 4
+
+
+@pytest.mark.parametrize("rows", [1, 16])
+def test_a_direction_is_one_launch(layer, rows, monkeypatch):
+    """The kernel with the product of x ahead of it; the backward kernel with the products behind it."""
+    launches, parallel = [], jobs.threads.parallel
+    x = torch.randn(6, rows, 3, requires_grad=True)
+    layer(x)[0].sum().backward()
+    monkeypatch.setattr(jobs.threads, "parallel", lambda *given: launches.append(parallel(*given)))
+    y, _ = layer(x)
+    assert len(launches) == 1
+    y.sum().backward()
+    assert len(launches) == 2
+
+
+def test_nothing_is_kept_of_what_was_given(layer):
+    x = torch.randn(6, 2, 3, requires_grad=True)
+    y = layer(x)[0]
+    y.sum().backward()
+    held = [weakref.ref(value) for value in (x, x.grad, y)]
+    del x, y
+    gc.collect()
+    assert [value() for value in held] == [None] * 3
