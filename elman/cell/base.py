@@ -8,7 +8,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import torch
@@ -143,7 +143,7 @@ class Signature:
     context: frozenset[str]
     required: frozenset[str]
 
-    @cached_property
+    @property
     def State(self) -> Callable[..., Any]:
         """The named tuple that carries these states."""
         return state_type(self.state)

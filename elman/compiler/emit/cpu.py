@@ -75,6 +75,8 @@ class Compiled:
         self.linear = linear(dtype, target) if any(n.op is Op.MATMUL for n in around) else None
         self.outer = {n: outers_for(n.rows, n.width, dtype, target) for n in around if n.op is Op.OUTER}
         self.states, self.lone = loop.leaves(Op.STATE), without_rows(loop)
+        given = loop.leaves(Op.STEP), loop.carried, loop.leaves(Op.FIXED), loop.leaves(Op.SHARED)
+        self.names = [[*group] for group in given]  # in one order, whatever that of a call is
 
         def build() -> object:
             module = Build(target, dtype, "unfolded")
@@ -93,8 +95,8 @@ class Compiled:
 
     def __call__(self, given: Given, some: Tensor, count: int) -> Result:
         """Products ahead, the kernel, products behind, on so many threads."""
-        layout = [[value.stride() for value in group.values()] for group in given[:4]]
-        key = (given.size, count, *given.out, *map(tuple, layout))
+        layout = [group[name].stride() for group, names in zip(given[:4], self.names) for name in names]
+        key = (given.size, count, *given.out, *layout)
         call = self.calls.get(key)
         if call is None:
             if len(self.calls) >= MANY:  # sizes that change at every call

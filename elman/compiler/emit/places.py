@@ -12,7 +12,7 @@ from elman.compiler.emit.jobs import Spot
 from elman.compiler.emit.plan import Plan
 from elman.compiler.emit.pool import Pieces
 from elman.compiler.emit.reference import Given
-from elman.compiler.graph import Node, Op
+from elman.compiler.graph import LEAVES, Node, Op
 
 WORK, KEPT = 1, 2  # memories beside the block: of this call alone; held by the result as long as backward may read it
 GROUPS = ("per_step", "state", "fixed", "shared")  # as a call finds them
@@ -95,7 +95,9 @@ class Places:
         for key, shape in shapes.items():
             if key not in self.stored:
                 node = made.loop.carried[key] if isinstance(key, str) else key
-                self.own.append(Own(self.base(("own", key)), shape, self.leaving.get(node), isinstance(key, str)))
+                name, taken = self.leaving.get(node), [own.name for own in self.own]
+                name = None if name in taken else name  # of two states that become the same, one leaves
+                self.own.append(Own(self.base(("own", key)), shape, name, isinstance(key, str)))
                 self.stored[key] = self.numbers["own", key], 0
 
     def settle(self) -> None:
@@ -105,7 +107,7 @@ class Places:
             node = self.plan.loop.carried[key] if isinstance(key, str) else key
             step, count = self.B * node.width, self.T * self.B
             at = offset + after * step if isinstance(key, str) else offset
-            if node not in self.rows and node not in self.numbers and node.op not in (Op.STEP, Op.FIXED):
+            if node not in self.rows and node not in self.numbers and node.op not in LEAVES - {Op.STATE}:
                 self.rows[node] = Rows(base, at, count, node.width)
             if isinstance(key, str) and key in self.states:
                 self.rows[self.states[key]] = Rows(base, offset + before * step, count, node.width)

@@ -142,7 +142,7 @@ def emit(loop: Loop, operands: torch.dtype | None = None) -> Callable[[Given], R
                 whole[node] = given.shared[node.arg]
             elif node.op is Op.CONST:
                 whole[node] = constant(node, some)
-            elif part[node] == "before" and node.op not in TOTALS:
+            elif part[node] == "before" and node.op not in TOTALS and all(s in whole for s in node.src):
                 whole[node] = compute(node, whole)
         flat = {n: n.op in (Op.SHARED, Op.CONST) or whole[n].shape[0] != T * B or whole[n].dim() < 2 for n in whole}
         split = {n: v if flat[n] else v.view(T, B, -1) for n, v in whole.items()}
