@@ -132,10 +132,8 @@ class Call(Places):
         for step in self.steps:
             if isinstance(step, Jobs):
                 step.finish()
-        loop, plain = (
-            self.plan.loop,
-            {own.base for own in self.own if own.shape[:1] == (self.T,) and len(own.shape) == 3},
-        )
+        loop, T = self.plan.loop, self.T
+        plain = {own.base for own in self.own if own.shape[0] == T and len(own.shape) == 3}
         self.views = {name: self.view(node, plain) for name, node in loop.per_step.items()}
         self.last = {name: self.numbers["last", name] for name in loop.carried}
         self.summed = {name: self.numbers.get(node) for name, node in loop.summed.items()}
