@@ -1,4 +1,4 @@
-"""Steps that pass things through, use one matrix twice, or get their context in another order: against the plain loop."""
+"""Steps that pass things through or use one matrix twice, and context in another order: against the plain loop."""
 
 import pytest
 import torch
