@@ -95,9 +95,9 @@ class Places:
         for key, shape in shapes.items():
             if key not in self.stored:
                 node = made.loop.carried[key] if isinstance(key, str) else key
-                name, taken = self.leaving.get(node), [own.name for own in self.own]
-                name = None if name in taken else name  # of two states that become the same, one leaves
-                self.own.append(Own(self.base(("own", key)), shape, name, isinstance(key, str)))
+                output, taken = self.leaving.get(node), [own.name for own in self.own]
+                output = None if output in taken else output  # of two states that become the same, one leaves
+                self.own.append(Own(self.base(("own", key)), shape, output, isinstance(key, str)))
                 self.stored[key] = self.numbers["own", key], 0
 
     def settle(self) -> None:
