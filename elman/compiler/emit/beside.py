@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from elman.compiler.emit.reference import MEANING, Given, constant
-from elman.compiler.graph import LEAVES, Node, Op
+from elman.compiler.graph import Node, Op
 
 
 class Beside:
@@ -24,7 +24,7 @@ class Beside:
     def get(self, node: Node) -> Tensor:
         """A value that is given, or has been computed."""
         if node not in self.values:
-            value = None if node.op in LEAVES - {Op.STATE} else self.written(node)
+            value = self.written(node)
             self.values[node] = self.leaf(node) if value is None else value
         return self.values[node]
 

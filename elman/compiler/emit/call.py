@@ -95,17 +95,17 @@ class Call(Places):
         """A side with rows of its own for every step."""
         if node not in self.short:
             return self.side(node)
-        base = self.base(("repeated", node))
-        self.steps.append((base, partial(Beside.repeated, node=node)))
+        if (key := ("repeated", node)) not in self.numbers:  # once, however many matrices it meets
+            self.steps.append((self.base(key), partial(Beside.repeated, node=node)))
+        base = self.numbers[key]
         return Rows(base, 0, self.T * self.B, node.width)
 
     def launch(self) -> None:
         """The kernel itself, its numbers in the order of its layout."""
         kernel, made, T, B, jobs = self.kernel, self.plan, self.T, self.B, self.jobs()
-        per_part, parts = self.per_part, self.parts
-        scratch = self.take(parts * per_part * kernel.layout.per_row)
+        scratch = self.take(self.parts * self.per_part * kernel.layout.per_row)
         shared = self.take(0 if made.wide else 2 * B * kernel.layout.shared_per_row)
-        block: list[int | Spot] = [T, B, parts, per_part, scratch, shared, jobs.flags()]
+        block: list[int | Spot] = [T, B, self.parts, self.per_part, scratch, shared, jobs.flags()]
         shared_code = kernel.products(self.counts)
         block += shared_code.product, shared_code.pack, shared_code.round
         for node in made.streams:
