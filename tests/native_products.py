@@ -13,7 +13,7 @@ A, B, OUT, SCRATCH, MORE = range(1, 6)
 def product(a: torch.Tensor, w: torch.Tensor, dtype: str, target: Target | None = None) -> torch.Tensor:
     """a (rows, K) @ w (K, N), columns of a side by side, w of any strides."""
     (rows, K), N, made = a.shape, w.shape[1], linear(dtype, target or host())
-    out, jobs = a.new_empty(rows, made.columns(N)), Jobs(torch.get_num_threads())
+    out, jobs = a.new_empty(rows, made.sizes.columns(N)), Jobs(torch.get_num_threads())
     scratch = [a.new_empty(size) for size in made.scratch(rows, K, N)]
     sizes = a.stride(0), rows, K, N
     spots = Spot(SCRATCH), Spot(MORE)

@@ -67,7 +67,7 @@ class Call(Places):
         """The product of all rows with one matrix."""
         made, side, (weight, down, across) = self.kernel.linear, self.side(node.src[0]), self.weight(node.src[1])
         assert made is not None
-        K, N, stride = node.src[0].width, node.width, made.columns(node.width)
+        K, N, stride = node.src[0].width, node.width, made.sizes.columns(node.width)
         if node in self.plan.loop.per_step.values():
             whole = stride == N and node not in self.short
             shape = (self.T, self.B, N) if whole else (side.number, stride)
@@ -111,9 +111,8 @@ class Call(Places):
         for node in made.streams:
             block += self.stream(node)
         block += map(self.vector, made.vectors)
-        panel = kernel.sizes.panel
         for (node, _), (K, N) in zip(made.weights, made.matrices):
-            block += *self.weight(node), self.take(kernel.sizes.elements(K) * -(-N // panel) * panel)
+            block += *self.weight(node), self.take(kernel.sizes.elements(K) * kernel.sizes.columns(N))
         for name, node in made.loop.carried.items():
             per_row, column = self.given.state[name].stride()
             close, last = column == 1 or node.width == 1, self.base(("last", name))

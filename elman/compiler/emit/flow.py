@@ -49,6 +49,10 @@ class Flow:
         whole = self.div_int(self.add_int(K, steps - 1), steps)
         return self.mul_int(whole, self.whole) if self.paired else K
 
+    def columns(self, N: int) -> int:
+        """N rounded up to whole panels."""
+        return -(-N // self.panel) * self.panel
+
     def paired_width(self, K: int) -> int:
         """Elements of a row of K rounded numbers, in whole vectors; none where nothing is rounded."""
         return -(-K // (2 * self.lanes)) * self.lanes if self.paired else 0

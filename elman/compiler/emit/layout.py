@@ -13,7 +13,6 @@ class Layout:
     """Names of the 8-byte slots of the block, and how temporary rows share the scratch of a part."""
 
     def __init__(self, plan: Plan, build: Build) -> None:
-        panel = build.panel
         self.slots = {name: i for i, name in enumerate(FIXED_SLOTS)}
         for i in range(len(plan.streams)):
             self._add(f"stream{i}", f"stream{i}.t", f"stream{i}.r")
@@ -30,7 +29,7 @@ class Layout:
         self.rows: dict[object, tuple[int, int]] = {}  # key -> (elements before it per row, elements of its own row)
         self.per_row = 0
         for node in plan.temps:
-            self._row(node, -(-node.width // panel) * panel)
+            self._row(node, build.columns(node.width))
         for name, node in plan.loop.carried.items():
             self._row(f"ring:{name}", 2 * node.width)
         for node in plan.stored:
@@ -42,7 +41,7 @@ class Layout:
         for node in plan.temps:
             if node.op is Op.MATMUL:
                 self.shared[node] = self.shared_per_row
-                self.shared_per_row += -(-node.width // panel) * panel
+                self.shared_per_row += build.columns(node.width)
 
     def _add(self, *names: str) -> None:
         for name in names:

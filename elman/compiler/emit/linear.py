@@ -25,13 +25,9 @@ class Linear:
     products: Callable[..., Products]
     sizes: Build
 
-    def columns(self, N: int) -> int:
-        """Elements of a row of the result: whole panels, of which those beyond N hold nothing of use."""
-        return -(-N // self.sizes.panel) * self.sizes.panel
-
     def scratch(self, rows: int, K: int, N: int) -> tuple[int, int]:
         """Elements for the packed matrix and for rounded rows."""
-        return self.sizes.elements(K) * self.columns(N), rows * self.sizes.paired_width(K)
+        return self.sizes.elements(K) * self.sizes.columns(N), rows * self.sizes.paired_width(K)
 
     def numbers(
         self,
@@ -43,14 +39,14 @@ class Linear:
         flags: Spot,
         counts: Iterable[int],
     ) -> list[int | Spot]:
-        """The block for a @ matrix.
+        """The block for a @ matrix, whose rows are whole panels wide; what lies beyond N holds nothing of use.
 
         sizes: elements from row to row of a, rows, K, N. matrix: where it lies, elements from row to row and from
         column to column. counts: numbers of rows, that one among them, for which one product is compiled.
         """
         (lda, rows, K, N), (packed, rounded) = sizes, scratch
         shared = self.products([N], counts)
-        block: list[int | Spot] = [a, lda, *matrix, out, self.columns(N), rows, K, N, packed, flags]
+        block: list[int | Spot] = [a, lda, *matrix, out, self.sizes.columns(N), rows, K, N, packed, flags]
         return [*block, shared.product, shared.pack, rounded, shared.round]
 
 
