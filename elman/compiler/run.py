@@ -15,8 +15,10 @@ from torch import Tensor
 from elman.compiler.collection import collection_paused
 from elman.compiler.derive import derive
 from elman.compiler.emit import reference
+from elman.compiler.emit.part import Sequences, packed, unpacked
 from elman.compiler.emit.reference import Given, Result
 from elman.compiler.graph import LEAVES, Loop, Node, Op
+from elman.compiler.replay import Replay, replay
 from elman.compiler.simplify import simplify
 
 Runner = Callable[[Given], Result]
@@ -24,14 +26,27 @@ Emit = Callable[[Loop, "torch.dtype | None"], Runner]
 Tensors = Mapping[str, Tensor]
 
 
-class Pair(NamedTuple):
+@dataclass(eq=False)
+class Pair:
     """The forward loop that saves and the backward loop, with the functions that run them."""
 
     forward: Loop
     back: Loop
-    run: Runner
-    run_back: Runner
+    emit: Callable[[Loop], Runner]
     saved: tuple[str, ...]  # sequences that forward keeps for backward
+
+    def __post_init__(self) -> None:
+        self.run, self.run_back = self.emit(self.forward), self.emit(self.back)
+
+    @cached_property
+    def replayed(self) -> Replay:
+        """Which states need not be run through to get what forward keeps once more."""
+        with collection_paused():
+            return replay(self.forward, self.saved)
+
+    @cached_property
+    def run_again(self) -> Runner:
+        return self.emit(self.replayed.loop)
 
 
 Names = tuple[tuple[str, ...], ...]  # of the tensors of a call, by group
@@ -55,17 +70,19 @@ class Program:
     def inference(self) -> Runner:
         """Outputs and last states only."""
         if self.runner is None:
-            self.runner = self.emit(self.loop, self.operands)
+            self.runner = self.emitted(self.loop)
         return self.runner
+
+    def emitted(self, loop: Loop) -> Runner:
+        return self.emit(loop, self.operands)
 
     def training(self, wanted: frozenset[str]) -> Pair:
         """Forward and backward for gradients to these inputs."""
         if wanted not in self.pairs:
             with collection_paused():
                 forward, back = map(simplify, derive(self.loop, list(self.loop.per_step), wanted))
-                run, run_back = (self.emit(loop, self.operands) for loop in (forward, back))
                 saved = tuple(name for name in forward.per_step if name not in self.loop.per_step)
-                self.pairs[wanted] = Pair(forward, back, run, run_back, saved)
+                self.pairs[wanted] = Pair(forward, back, self.emitted, saved)
         return self.pairs[wanted]
 
     def pair(self, names: Names, needs: tuple[bool, ...]) -> Pair:
@@ -128,13 +145,16 @@ class Unfolded(torch.autograd.Function):
         result = run_segments(program.inference(), given, call.segment, program.loop, ctx.pair.run, states)
         ctx.starts = [name for name in given.state if len(states) > 1]
         kept = [torch.stack([s[name] for s in states[:-1]]) for name in ctx.starts]
-        kept += [result.per_step[name] for name in ctx.pair.saved]
-        # what others keep in our place, as checkpointing does, they hold as long as they need it
-        ctx.lease = None if torch._C._autograd._top_saved_tensors_default_hooks(True) else result.lease
+        ctx.packing, memories = packed({name: result.per_step[name] for name in ctx.pair.saved})
+        if torch._C._autograd._top_saved_tensors_default_hooks(True):
+            # what others keep in our place, as checkpointing does, they hold as long as they need it, as other tensors
+            ctx.lease, memories = None, [memory.detach() for memory in memories]
+        else:
+            ctx.lease = result.lease
         ctx.set_materialize_grads(False)
         outputs = program.apart(result).values()
         # saved as well, so that a change in place of what is kept is found out
-        ctx.save_for_backward(*tensors, *kept, *outputs)
+        ctx.save_for_backward(*tensors, *kept, *memories, *outputs)
         return (*outputs, *[result.carried[k] for k in program.loop.carried])
 
     @staticmethod
@@ -142,11 +162,13 @@ class Unfolded(torch.autograd.Function):
         call: Call = ctx.call
         needs = ctx.needs_input_grad[2:]
         every = ctx.saved_tensors  # read once: where it is made anew, it can be asked for once
-        tensors, kept = every[: len(needs)], every[len(needs) : -len(call.program.loop.per_step)]
+        count = len(call.program.loop.per_step)
+        tensors, kept, outputs = every[: len(needs)], every[len(needs) : -count], every[-count:]
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             return None, None, *again(call, tensors, grads, needs)
-        starts, saved = dict(zip(ctx.starts, kept)), dict(zip(ctx.pair.saved, kept[len(ctx.starts) :]))
-        found = gradients(ctx.pair, call, call.given(tensors), starts, saved, grads)
+        starts, saved = dict(zip(ctx.starts, kept)), unpacked(ctx.packing, kept[len(ctx.starts) :])
+        known = dict(zip(call.program.loop.per_step, outputs))
+        found = gradients(ctx.pair, call, call.given(tensors), Kept(starts, saved, known), grads)
         named = [(group, name) for group, names in zip(found, call.names) for name in names]
         return None, None, *[group.get(name) if need else None for (group, name), need in zip(named, needs)]
 
@@ -183,13 +205,16 @@ def again(
 Found = tuple[Mapping[str, "Tensor | None"], Tensors, Tensors, Tensors]  # gradients by group, as in `Given`
 
 
-def gradients(
-    pair: Pair, call: Call, given: Given, starts: Tensors, saved: Tensors, grads: tuple[Tensor | None, ...]
-) -> Found:
-    """Run the backward loop, a segment at a time: the last as forward `saved` it, the others again from their `starts`.
+class Kept(NamedTuple):
+    """What forward keeps for backward."""
 
-    starts: states before each segment but the last, (segments - 1, B, width).
-    """
+    starts: Tensors  # states before each segment but the last, (segments - 1, B, width)
+    saved: Sequences  # what the last segment, or the only one, saved
+    outputs: Tensors
+
+
+def gradients(pair: Pair, call: Call, given: Given, kept: Kept, grads: tuple[Tensor | None, ...]) -> Found:
+    """Run the backward loop, a segment at a time: the last as forward saved it, the others after a replay."""
     loop, back, (T, B), some = call.program.loop, pair.back, call.size, some_of(given)
     outer = zip([*loop.per_step.items(), *loop.carried.items()], grads)
     count = len(loop.per_step)
@@ -198,7 +223,7 @@ def gradients(
     last = {name: g for (name, _), g in outer if g is not None}
     state = {k: last[k] if k in last else some.new_zeros(B, node.width) for k, node in back.carried.items()}
     if call.segment is None:
-        steps = {**given.per_step, **dy, **saved}
+        steps = {**given.per_step, **dy, **kept.saved}
         result = pair.run_back(given._replace(per_step=steps, state=state, out=dict.fromkeys(back.per_step)))
         return by_group(result.per_step, result.carried, result.summed)
     summed: dict[str, Tensor] = {}
@@ -208,9 +233,9 @@ def gradients(
         part = slice_of(given, low, high)._replace(out=parts(whole, low, high))
         steps = {**part.per_step, **{k: v[low:high] for k, v in dy.items()}}
         if i == len(cuts) - 1:
-            result = pair.run_back(part._replace(per_step={**steps, **saved}, state=state))
+            result = pair.run_back(part._replace(per_step={**steps, **kept.saved}, state=state))
         else:
-            result = again_and_back(pair, part, {name: value[i] for name, value in starts.items()}, steps, state)
+            result = again_and_back(pair, part, i, low, kept, steps, state)
         state = result.carried
         settle(whole, result.per_step, low, high)
         for name, value in result.summed.items():
@@ -225,13 +250,30 @@ def by_group(per_step: Mapping[str, Tensor | None], state: Tensors, summed: Tens
     return steps, state, fixed, summed
 
 
-def again_and_back(pair: Pair, part: Given, start: Tensors, steps: Tensors, state: Tensors) -> Result:
-    """The backward loop over a segment whose forward loop runs again, from `start`.
+def again_and_back(
+    pair: Pair, part: Given, i: int, low: int, kept: Kept, steps: Tensors, state: Tensors
+) -> Result:
+    """The backward loop over segment i, from step `low` on, after the forward loop's replay.
 
     What that saves is gone when this returns, so that the next segment uses its memory.
     """
-    forward = pair.run(part._replace(state=start, out={}))
+    start = {name: value[i] for name, value in kept.starts.items()}
+    loop, known = pair.replayed
+    before = {
+        leaf: before_each(kept.outputs[output], start[name], low, part.size[0], loop.reverse)
+        for name, (leaf, output) in known.items()
+    }
+    first = {name: value for name, value in start.items() if name in loop.carried}
+    forward = pair.run_again(part._replace(per_step={**part.per_step, **before}, state=first, out={}))
     return pair.run_back(part._replace(per_step={**steps, **forward.per_step}, state=state))
+
+
+def before_each(after: Tensor, first: Tensor, low: int, count: int, reverse: bool) -> Tensor:
+    """A state before each of `count` steps from `low` on, of which `after` says what it was after every step."""
+    if reverse:
+        later = after[low + 1 : low + count + 1]
+        return later if len(later) == count else torch.cat([later, first[None]])
+    return after[low - 1 : low - 1 + count] if low else torch.cat([first[None], after[: count - 1]])
 
 
 Rooms = dict[str, "Tensor | None"]  # memory for the outputs of all segments; None: one segment brings its own

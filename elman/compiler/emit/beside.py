@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from elman.compiler.emit.part import as_tensor
 from elman.compiler.emit.reference import MEANING, Given, constant
 from elman.compiler.graph import Node, Op
 
@@ -30,7 +31,7 @@ class Beside:
 
     def leaf(self, node: Node) -> Tensor:
         if node.op is Op.STEP:
-            return self.given.per_step[node.arg].reshape(self.T * self.B, -1)
+            return as_tensor(self.given.per_step[node.arg]).reshape(self.T * self.B, -1)
         if node.op is Op.FIXED:
             return self.given.fixed[node.arg]
         return self.given.shared[node.arg] if node.op is Op.SHARED else constant(node, self.some)
@@ -50,7 +51,7 @@ class Beside:
     def output(self, node: Node, leaving: bool) -> Tensor:
         """A value as (T, B, width); what leaves for good has its columns and rows side by side."""
         if node.op is Op.STEP:
-            value = self.given.per_step[node.arg]
+            value = as_tensor(self.given.per_step[node.arg])
         elif (value := self.get(node)).dim() < 2 or node in self.short:
             value = value.expand(self.T, self.B, node.width)
         else:

@@ -11,6 +11,7 @@ from torch import Tensor
 from elman.compiler.emit.beside import Beside
 from elman.compiler.emit.jobs import Jobs, Spot
 from elman.compiler.emit.outer import numbers
+from elman.compiler.emit.part import Layout, Part, as_tensor
 from elman.compiler.emit.places import KEPT, WORK, Own, Places, Rows
 from elman.compiler.emit.pool import fresh, lease
 from elman.compiler.emit.reference import Given, Result
@@ -137,14 +138,14 @@ class Call(Places):
         self.last = {name: self.numbers["last", name] for name in loop.carried}
         self.summed = {name: self.numbers.get(node) for name, node in loop.summed.items()}
 
-    def view(self, node: Node, plain: set[int]) -> tuple[int, Any] | None:
-        """An output's memory and how it lies there, () where it is all of it; None where torch has a part in it."""
+    def view(self, node: Node, plain: set[int]) -> tuple[int, Layout | None] | None:
+        """An output's memory and how it lies there, if it is not all of it; None where torch has a part in it."""
         T, B, rows = self.T, self.B, self.rows.get(node)
         if rows is None or node in self.short or (node in self.leaving and rows.stride != node.width):
             return None
         if rows.base in plain:
-            return rows.base, ()
-        return rows.base, ((T, B, node.width), (B * rows.stride, rows.stride, 1), rows.offset)
+            return rows.base, None
+        return rows.base, Layout((T, B, node.width), (B * rows.stride, rows.stride, 1), rows.offset)
 
     # ---- at each call
 
@@ -175,7 +176,7 @@ class Call(Places):
         groups = given.per_step, given.state, given.fixed, given.shared
         for base, group, name, adapt in self.inputs:
             value = groups[group][name]
-            tensors[base] = value if adapt is None else adapt(value)
+            tensors[base] = value if adapt is None else adapt(as_tensor(value))
         for own in self.own:
             room = given.out.get(own.name) if own.name else None
             if room is None:
@@ -186,27 +187,25 @@ class Call(Places):
             tensors[base] = some.new_zeros(shape) if zeros else some.new_empty(shape)
         return tensors
 
-    def output(self, name: str, tensors: list[Any], beside: Beside, leaving: bool) -> Tensor:
+    def output(self, name: str, tensors: list[Any], beside: Beside, leaving: bool) -> Tensor | Part:
         view = self.views[name]
         if view is None:
             return beside.output(self.plan.loop.per_step[name], leaving)
         base, layout = view
-        return seen(tensors[base], *layout) if layout else tensors[base]
+        memory: Tensor = tensors[base]
+        if layout is None:
+            return memory
+        return layout.of(memory) if leaving else Part(memory, layout)
 
     def written(self, tensors: list[Any], node: Node) -> Tensor | None:
         """What functions of our own have given, with its rows one after another."""
         if node in self.rows:
             base, offset, count, stride = self.rows[node]
-            return seen(tensors[base], (count, node.width), (stride, 1), offset)
+            return Layout((count, node.width), (stride, 1), offset).of(tensors[base])
         if node in self.plan.totals:  # of each thread, or of the first one, which has them all
             sums: Tensor = tensors[self.numbers["total", node]]
             return sums.sum(0) if self.plan.wide else sums[0]
         return tensors[self.numbers[node]] if node in self.numbers else None
-
-
-def seen(memory: Tensor, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Tensor:
-    """A part of a memory, so many elements behind its beginning."""
-    return memory.as_strided(shape, strides, memory.storage_offset() + offset)
 
 
 def placed(room: Tensor, shape: tuple[int, ...], reverse: bool) -> Tensor:

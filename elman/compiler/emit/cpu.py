@@ -17,7 +17,7 @@ from elman.compiler.emit.layout import Layout
 from elman.compiler.emit.linear import linear
 from elman.compiler.emit.llvm import Build
 from elman.compiler.emit.outer import outers_for
-from elman.compiler.emit.plan import plan, stateless, without_rows
+from elman.compiler.emit.plan import matrices, plan, without_rows
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import Given, Result
 from elman.compiler.emit.target import Target, host
@@ -28,7 +28,7 @@ ROUNDED = {torch.bfloat16: "bf16"}  # operands of products, where all else is fl
 WIDE_ROWS = 3  # rows a thread from which each thread runs its own rows; below, threads share each product
 FULL_ROWS = 13  # rows a thread from which reading a large matrix at every step costs nothing beside its product
 MANY = 256  # sizes and layouts of calls of which each kernel keeps what was worked out
-LARGE = 1 << 20  # bytes of matrices that leave too little of a second cache to those which every step needs
+LARGE = 1 << 20  # bytes of matrices that leave too little of a second cache to those which every step must have
 
 
 def emit(loop: Loop, operands: torch.dtype | None = None, target: Target | None = None) -> Callable[[Given], Result]:
@@ -45,12 +45,13 @@ class Emitted:
     def __init__(self, loop: Loop, operands: torch.dtype | None, target: Target) -> None:
         self.loop, self.operands, self.target = loop, operands, target
         self.kernels: dict[tuple[torch.dtype, bool, bool], Compiled] = {}
-        self.elements = stateless(loop)
+        self.elements, waiting = matrices(loop)
+        self.large = LARGE if waiting else 0
 
     def compiled(self, dtype: torch.dtype, rows: float) -> Compiled:
         """The kernel for so many rows a thread, from memory, from the disk, or new."""
         wide = rows >= WIDE_ROWS
-        hoisted = not wide or (rows < FULL_ROWS and self.elements * (self.operands or dtype).itemsize >= LARGE)
+        hoisted = not wide or (rows < FULL_ROWS and self.elements * (self.operands or dtype).itemsize >= self.large)
         if (dtype, wide, hoisted) not in self.kernels:
             with collection_paused():
                 name = TYPES[dtype] if self.operands is None else ROUNDED[self.operands]

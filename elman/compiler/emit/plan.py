@@ -120,11 +120,15 @@ def divide(loop: Loop, hoisted: bool) -> tuple[list[Node], list[Node], list[Node
     return [n for n in nodes if n in ahead], [n for n in inside if n not in ahead], [n for n in nodes if n in behind]
 
 
-def stateless(loop: Loop) -> int:
-    """Elements of the matrices in products that need no state, and could be hoisted."""
+def matrices(loop: Loop) -> tuple[int, int]:
+    """Elements of the matrices in products that need no state, and could be hoisted, and of those that wait for it."""
     part, still = unfold(loop), without_steps(loop)
-    found = [n for n in loop.nodes() if n.op is Op.MATMUL and part[n] in ("before", "after") and n not in still]
-    return sum(matrix.rows * matrix.width for matrix in {n.src[1] for n in found})
+    free: set[Node] = set()
+    waiting: set[Node] = set()
+    for n in loop.nodes():
+        if n.op is Op.MATMUL and n not in still:
+            (waiting if part[n] == "during" else free).add(n.src[1])
+    return sum(m.rows * m.width for m in free), sum(m.rows * m.width for m in waiting)
 
 
 def without_steps(loop: Loop) -> set[Node]:

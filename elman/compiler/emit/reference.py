@@ -18,9 +18,12 @@ Tensors = Mapping[str, Tensor]
 
 
 class Result(NamedTuple):
-    """What running a loop gives: outputs of each step (T, B, width), last states (B, width), sums."""
+    """What running a loop gives: outputs of each step (T, B, width), last states (B, width), sums.
 
-    per_step: dict[str, Tensor]
+    Outputs that `given.out` names are tensors; the others may be parts of a memory, for loops of the same emitter.
+    """
+
+    per_step: dict[str, Any]
     carried: dict[str, Tensor]
     summed: dict[str, Tensor]
     lease: object = None  # to be held as long as anything of the result is read, except what `given.out` names
@@ -29,7 +32,7 @@ class Result(NamedTuple):
 class Given(NamedTuple):
     """What a loop runs on: inputs of steps (T, B, width), states and fixed inputs (B, width), shared tensors."""
 
-    per_step: Tensors
+    per_step: Mapping[str, Any]
     state: Tensors
     fixed: Tensors
     shared: Tensors
