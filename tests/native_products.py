@@ -4,7 +4,7 @@ import torch
 
 from elman.compiler.emit.jobs import Jobs, Spot
 from elman.compiler.emit.linear import linear
-from elman.compiler.emit.outer import numbers, outers_for
+from elman.compiler.emit.outer import Side, numbers, outers_for
 from elman.compiler.emit.target import Target, host
 
 A, B, OUT, SCRATCH, MORE = range(1, 6)
@@ -26,12 +26,21 @@ def product(a: torch.Tensor, w: torch.Tensor, dtype: str, target: Target | None 
 
 def outer(a: torch.Tensor, b: torch.Tensor, dtype: str, target: Target | None = None) -> torch.Tensor:
     """a (K, M)^T @ b (K, N), columns of each side by side."""
-    (K, M), N, jobs = a.shape, b.shape[1], Jobs(torch.get_num_threads())
-    made, out = outers_for(M, N, dtype, target), a.new_empty(M, N)
-    each = made.scratch(M, N, K)
+    return outer_with(a, [b], dtype, target)[0]
+
+
+def outer_with(
+    a: torch.Tensor, factors: list[torch.Tensor], dtype: str, target: Target | None = None, turned: bool = False
+) -> list[torch.Tensor]:
+    """The same for several b, done together; turned: each of them transposed."""
+    (K, M), jobs = a.shape, Jobs(torch.get_num_threads())
+    made = outers_for([(M, b.shape[1]) for b in factors], dtype, target)
+    outs = [a.new_empty(*((b.shape[1], M) if turned else (M, b.shape[1]))) for b in factors]
+    each = made.scratch(M, K)
     scratch = a.new_empty(each * jobs.count)
-    sizes = a.stride(0), b.stride(0), K, M, N
-    jobs.add(made.outer, numbers(sizes, Spot(A), Spot(B), Spot(OUT), Spot(SCRATCH), each))
+    left, *rights = (Side(Spot(3 + i), t.stride(0), t.shape[1]) for i, t in enumerate([a, *factors]))
+    spots = [Spot(3 + 1 + len(factors) + i) for i in range(len(factors))]
+    jobs.add(made.outer, numbers(K, left, [*zip(rights, spots)], each, Spot(2), turned))
     jobs.finish()
-    jobs.run([0, *(t.data_ptr() for t in (a, b, out, scratch))])
-    return out
+    jobs.run([0, 0, scratch.data_ptr(), *(t.data_ptr() for t in (a, *factors, *outs))])
+    return outs

@@ -250,9 +250,7 @@ def by_group(per_step: Mapping[str, Tensor | None], state: Tensors, summed: Tens
     return steps, state, fixed, summed
 
 
-def again_and_back(
-    pair: Pair, part: Given, i: int, low: int, kept: Kept, steps: Tensors, state: Tensors
-) -> Result:
+def again_and_back(pair: Pair, part: Given, i: int, low: int, kept: Kept, steps: Tensors, state: Tensors) -> Result:
     """The backward loop over segment i, from step `low` on, after the forward loop's replay.
 
     What that saves is gone when this returns, so that the next segment uses its memory.

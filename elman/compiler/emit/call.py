@@ -10,7 +10,7 @@ from torch import Tensor
 
 from elman.compiler.emit.beside import Beside
 from elman.compiler.emit.jobs import Jobs, Spot
-from elman.compiler.emit.outer import numbers
+from elman.compiler.emit.outer import Outers, Side, better_turned, numbers
 from elman.compiler.emit.part import Layout, Part, as_tensor
 from elman.compiler.emit.places import KEPT, WORK, Own, Places, Rows
 from elman.compiler.emit.pool import fresh, lease
@@ -38,7 +38,14 @@ class Call(Places):
             self.compute(node)
         self.launch()
         self.settle()
+        summed = {node for group, _ in kernel.outers for node in group}
+        late = [n for n in self.plan.behind if n not in summed and any(s.op in TOTALS for s in n.src)]
         for node in self.plan.behind:
+            if node not in summed and node not in late:
+                self.compute(node)
+        for group, made in kernel.outers:
+            self.outer(group, made)
+        for node in late:
             self.compute(node)
         self.finish()
         del self.given  # no tensor is held
@@ -59,8 +66,6 @@ class Call(Places):
             self.short.add(node)
         if node.op is Op.MATMUL:
             self.linear(node)
-        elif node.op is Op.OUTER:
-            self.outer(node)
         else:
             self.steps.append((self.base(node), partial(Beside.compute, node=node)))
 
@@ -83,14 +88,20 @@ class Call(Places):
         spots = self.spot(side), matrix, self.spot(self.rows[node]), scratch, jobs.flags()
         jobs.add(made.address, made.numbers(sizes, *spots, self.counts))
 
-    def outer(self, node: Node) -> None:
-        """The sum over all rows of a matrix's gradient."""
-        made, (a, b) = self.kernel.outer[node], map(self.moving, node.src)
-        self.new.append((self.base(node), (node.rows, node.width), False))
-        sizes = a.stride, b.stride, a.number, node.rows, node.width
-        each = made.scratch(node.rows, node.width, a.number)
-        spots = self.spot(a), self.spot(b), Spot(self.numbers[node]), self.take(each * self.count)
-        self.jobs().add(made.outer, numbers(sizes, *spots, each))
+    def outer(self, group: tuple[Node, ...], made: Outers) -> None:
+        """The sums over all rows of matrices' gradients, which have the factor on the left in common."""
+        turned = better_turned(made.sizes, group[0].rows, group[0].width)
+        sides = [tuple(map(self.factor, node.src[::-1] if turned else node.src)) for node in group]
+        for node in group:
+            self.new.append((self.base(node), (node.rows, node.width), False))
+        factors = [(b, Spot(self.numbers[node])) for (_, b), node in zip(sides, group)]
+        a, K = sides[0][0], self.T * self.B
+        each = made.scratch(a.columns, K)
+        self.jobs().add(made.outer, numbers(K, a, factors, each, self.take(each * self.count), turned))
+
+    def factor(self, node: Node) -> Side:
+        rows = self.moving(node)
+        return Side(self.spot(rows), rows.stride, node.width)
 
     def moving(self, node: Node) -> Rows:
         """A side with rows of its own for every step."""

@@ -16,7 +16,7 @@ from elman.compiler.emit.kernel import Kernel
 from elman.compiler.emit.layout import Layout
 from elman.compiler.emit.linear import linear
 from elman.compiler.emit.llvm import Build
-from elman.compiler.emit.outer import outers_for
+from elman.compiler.emit.outer import outers_for, together
 from elman.compiler.emit.plan import matrices, plan, without_rows
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import Given, Result
@@ -72,9 +72,10 @@ class Compiled:
         self.plan = plan(loop, wide, hoisted, self.sizes.panel)
         self.layout = Layout(self.plan, self.sizes)
         self.products = partial(products, dtype, target, [N for _, N in self.plan.matrices])
-        around = [*self.plan.ahead, *self.plan.behind]
-        self.linear = linear(dtype, target) if any(n.op is Op.MATMUL for n in around) else None
-        self.outer = {n: outers_for(n.rows, n.width, dtype, target) for n in around if n.op is Op.OUTER}
+        beside = any(n.op is Op.MATMUL for n in [*self.plan.ahead, *self.plan.behind])
+        self.linear = linear(dtype, target) if beside else None
+        groups = together((n for n in self.plan.behind if n.op is Op.OUTER), self.sizes)
+        self.outers = [(group, outers_for([(n.rows, n.width) for n in group], dtype, target)) for group in groups]
         self.states, self.lone = loop.leaves(Op.STATE), without_rows(loop)
         given = loop.leaves(Op.STEP), loop.carried, loop.leaves(Op.FIXED), loop.leaves(Op.SHARED)
         self.names = [[*group] for group in given]  # in one order, whatever that of a call is

@@ -1,5 +1,8 @@
 """The sum of outer products over all rows, which is what a weight's gradient is: a^T b, for a (K, M) and b (K, N).
 
+Weights with the same gradients on one side, as those of an input and of a state have, are done together: a is then read
+and copied once for several b.
+
 A register tile holds 6 rows of M by one panel of columns of N and goes through a block of K once. Both factors are
 copied so that the tile reads them in order: a into strips of columns, b into one panel at a time, which then stays in
 the second cache while all strips go past it. No transposition is needed: the tile reads both by rows of K. In bfloat16
@@ -8,8 +11,9 @@ the copies are rounded, two rows of K in one; wherever steps are counted after t
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from elman.compiler.emit import native, tile_products, tiles
 from elman.compiler.emit.jobs import Spot
@@ -17,13 +21,15 @@ from elman.compiler.emit.llvm import Build, Value, i64, pointer
 from elman.compiler.emit.pack import spread
 from elman.compiler.emit.pairs import element, multiply_add
 from elman.compiler.emit.target import Target, host
+from elman.compiler.graph import Node
 
 FEW = 2  # rows for which there is a smaller tile
 UNROLL = 2  # steps of K in one turn of the loop
 DEPTH = 384  # the most steps of K between two visits to out; fewer, so that all visits are as long
 CHUNK = 1 << 19  # bytes of a that are copied at once: with a panel of b they fit into the second cache
 LARGE = 1 << 20  # the same where there are tiles: such processors have 2 MB of it, and copies cost them more
-SLOTS = ("a", "lda", "b", "ldb", "out", "ldo", "K", "M", "N", "scratch", "scratch elements per thread")
+SLOTS = ("a", "lda", "K", "M", "scratch", "scratch elements per thread", "factors")
+FACTOR = ("b", "ldb", "N", "out", "down", "across")  # further slots for each factor on the right
 
 
 @dataclass(frozen=True)
@@ -43,15 +49,11 @@ class Outers:
         """The most strips of a that a thread holds a copy of."""
         return max(_chunk(self.sizes) // (DEPTH * self.strip * self.sizes.bits // 8), 1)
 
-    def scratch(self, M: int, N: int, K: int) -> int:
+    def scratch(self, M: int, K: int) -> int:
         """Elements of scratch that each thread needs: a panel and the strips. Whole cache lines."""
-        return _scratch(self, M, N, K)
-
-
-@functools.lru_cache(maxsize=256)
-def _scratch(made: Outers, M: int, N: int, K: int) -> int:
-    strips = min(made.strips, -(-max(M, N) // made.strip))  # either factor may be the one in strips
-    return -(-min(made.sizes.elements(K), DEPTH) * (made.sizes.panel + strips * made.strip) // 16) * 16
+        strips = min(self.strips, -(-M // self.strip))
+        depth = min(self.sizes.elements(K), DEPTH)
+        return -(-depth * (self.sizes.panel + strips * self.strip) // 16) * 16
 
 
 @functools.cache
@@ -74,32 +76,60 @@ def outers(dtype: str = "f32", target: Target | None = None, whole: bool = False
     return Outers(address, sizes)
 
 
-def outers_for(M: int, N: int, dtype: str, target: Target | None = None) -> Outers:
-    """The smallest that serves these sizes."""
+def outers_for(sizes: Iterable[tuple[int, int]], dtype: str, target: Target | None = None) -> Outers:
+    """The smallest that serves these sizes, M and N."""
     target = target or host()
     panel = Build(target, dtype).panel
-    return outers(dtype, target, whole=M % panel == 0 and N % panel == 0)
+    return outers(dtype, target, whole=all(M % panel == 0 and N % panel == 0 for M, N in sizes))
+
+
+class Side(NamedTuple):
+    """A factor (K, columns): neighbours in a row lie side by side, rows so many elements apart."""
+
+    start: Spot
+    stride: int
+    columns: int
 
 
 def numbers(
-    sizes: tuple[int, int, int, int, int], a: Spot, b: Spot, out: Spot, scratch: Spot, each: int
+    K: int, a: Side, factors: Sequence[tuple[Side, Spot]], each: int, scratch: Spot, turned: bool = False
 ) -> list[int | Spot]:
-    """The block for out (M, N) = a (K, M)^T b (K, N); neighbours in a row lie side by side in each.
+    """The block for out (M, N) = a (K, M)^T b (K, N) for each (b, out) of the factors.
 
-    sizes: elements from row to row of a and of b, K, M, N. each: elements of scratch for a thread. The bits of `out` do
-    not depend on the number of threads. `out` must not overlap a or b.
+    each: elements of scratch for a thread. turned: out is (N, M). The bits of `out` do not depend on the number of
+    threads. `out` must not overlap a or b.
     """
-    lda, ldb, K, M, N = sizes
-    return [a, lda, b, ldb, out, N, K, M, N, scratch, each]
+    block: list[int | Spot] = [a.start, a.stride, K, a.columns, scratch, each, len(factors)]
+    for b, out in factors:
+        down, across = (1, a.columns) if turned else (b.columns, 1)
+        block += b.start, b.stride, b.columns, out, down, across
+    return block
+
+
+def together(nodes: Iterable[Node], sizes: Build) -> list[tuple[Node, ...]]:
+    """OUTER nodes in groups that share the factor on the left."""
+    groups: dict[object, list[Node]] = {}
+    for node in nodes:
+        groups.setdefault(node if better_turned(sizes, node.rows, node.width) else node.src[0], []).append(node)
+    return [*map(tuple, groups.values())]
+
+
+def better_turned(sizes: Build, M: int, N: int) -> bool:
+    """Whether b should go into strips and a into panels, so that less of the tiles is empty: N = 1, 17 or 33, say."""
+    if sizes.tiled:  # by squares, both ways alike
+        return False
+    rows, lanes = sizes.target.tile_rows, sizes.lanes
+    plain, other = (-(-tall // rows) * -(-wide // lanes) for tall, wide in ((M, N), (N, M)))
+    return other * 9 < plain * 8  # out is then written by elements
 
 
 # ---- the kernel
 
 
 def emit_outer(build: Build, whole: bool = False) -> None:
-    """Write `outer(block, thread, threads)` into the module: this thread's part of out. `block` holds SLOTS.
+    """Write `outer(block, thread, threads)` into the module: this thread's part of every out. `block`: SLOTS, FACTORs.
 
-    out[m*ldo + n] = sum over k of a[k*lda + m] * b[k*ldb + n], for k < K, m < M, n < N. Nothing else is read or
+    out[m*down + n*across] = sum over k of a[k*lda + m] * b[k*ldb + n], for k < K, m < M, n < N. Nothing else is read or
     written but the thread's own part of the scratch, and no thread waits for another. whole: M and N are whole panels.
     """
     if build.tiled:
@@ -109,19 +139,20 @@ def emit_outer(build: Build, whole: bool = False) -> None:
         most = build.target.tile_vectors
         panels = [_emit_panel(build, vectors) for vectors in range(most if whole else 1, most + 1)]
         strips = _emit_strips(build)
-    width, high = build.panel, _strip(build)
-    chunk = Outers(0, build).strips * high
+    width = build.panel
+    chunk = Outers(0, build).strips * _strip(build)
     with build.function("outer", [pointer, i64, i64]) as (block, thread, count):
-        a, b, out, scratch = (build.read_pointer(block, slot) for slot in (0, 2, 4, 9))
-        lda, ldb, ldo, K, M, N, each = (build.read_int(block, slot) for slot in (1, 3, 5, 6, 7, 8, 10))
-        swap, restore = _swapped(build, M, N), build.flush_denormals()
+        a, scratch = build.read_pointer(block, 0), build.read_pointer(block, 4)
+        lda, K, M, each, factors = (build.read_int(block, slot) for slot in (1, 2, 3, 5, 6))
+        restore = build.flush_denormals()
         if build.tiled:
             tiles.configure(build, [tiles.SIDE] * 8)
-        pairs = ((a, b), (lda, ldb), (M, N), (ldo, build.c(1)))
-        (a, b), (lda, ldb), (M, N), (down, across) = (
-            (build.b.select(swap, y, x), build.b.select(swap, x, y)) for x, y in pairs
-        )
-        (top, bottom), (left, right) = _part(build, M, N, thread, count)
+
+        def factor(number: Value) -> Factor:
+            return Factor(build, build.at(block, build.add_int(build.mul_int(number, len(FACTOR)), len(SLOTS)), 8))
+
+        (total,) = build.loop(factors, lambda i, sums: [build.add_int(sums[0], factor(i).panels)], [build.c(0)])
+        (top, bottom), (left, right) = _part(build, M, total, thread, count)
         panel_copy = build.at(scratch, build.mul_int(each, thread))
         elements = build.elements_int(K)
         visits = build.max_int(_ceil(build, elements, DEPTH), 1)  # one at least: no rows give zeros
@@ -133,22 +164,33 @@ def emit_outer(build: Build, whole: bool = False) -> None:
             steps = build.max_int(build.min_int(build.sub_int(elements, done), depth), 0)
             k = build.mul_int(done, 2 if build.paired else 1)
             rows = build.sub_int(K, k)  # and beyond this visit
-            source_a, source_b = build.at(a, build.mul_int(k, lda)), build.at(b, build.mul_int(k, ldb))
+            source = build.at(a, build.mul_int(k, lda))
             again = build.b.zext(build.compare(">", v, 0), i64)
 
             def part(m: Value, _: list[Value]) -> None:
                 tall = build.min_int(build.sub_int(bottom, m), chunk)
-                build.b.call(strips, [build.at(source_a, m), lda, strip_copies, steps, rows, tall])
-                target = build.at(out, build.mul_int(m, down))
+                build.b.call(strips, [build.at(source, m), lda, strip_copies, steps, rows, tall])
 
-                def panel(n: Value, _: list[Value]) -> None:
-                    wide = build.min_int(build.sub_int(right, n), width)
-                    place = build.at(target, build.mul_int(n, across))
-                    sources = [strip_copies, build.at(source_b, n), ldb, panel_copy]
-                    arguments = [*sources, place, down, across, steps, rows, tall, wide, again]
-                    _choose(build, panels, wide, arguments) if len(panels) > 1 else build.b.call(panels[0], arguments)
+                def some(number: Value, before: list[Value]) -> list[Value]:
+                    one = factor(number)
+                    b, out = build.at(one.b, build.mul_int(k, one.ldb)), build.at(one.out, build.mul_int(m, one.down))
 
-                build.loop(right, panel, start=left, step=width)
+                    def panel(p: Value, _: list[Value]) -> None:
+                        n = build.mul_int(p, width)
+                        wide = build.min_int(build.sub_int(one.N, n), width)
+                        place = build.at(out, build.mul_int(n, one.across))
+                        sources = [strip_copies, build.at(b, n), one.ldb, panel_copy]
+                        sizes = [one.down, one.across, steps, rows, tall, wide, again]
+                        if len(panels) > 1:
+                            _choose(build, panels, wide, [*sources, place, *sizes])
+                        else:
+                            build.b.call(panels[0], [*sources, place, *sizes])
+
+                    first = build.max_int(build.sub_int(left, before[0]), 0)
+                    build.loop(build.min_int(build.sub_int(right, before[0]), one.panels), panel, start=first)
+                    return [build.add_int(before[0], one.panels)]
+
+                build.loop(factors, some, [build.c(0)])
 
             build.loop(bottom, part, start=top, step=chunk)
 
@@ -158,28 +200,25 @@ def emit_outer(build: Build, whole: bool = False) -> None:
         restore()
 
 
-def _swapped(build: Build, M: Value, N: Value) -> Value:
-    """Whether b should go into strips and a into panels, so that less of the tiles is empty: N = 1, 17 or 33, say."""
-    if build.tiled:  # by squares, both ways alike
-        return build.compare("!=", 0, 0)
-    plain, other = (
-        build.mul_int(_ceil(build, rows, build.target.tile_rows), _ceil(build, columns, build.lanes))
-        for rows, columns in ((M, N), (N, M))
-    )
-    return build.compare("<", build.mul_int(other, 9), build.mul_int(plain, 8))  # out is then written by elements
+class Factor:
+    """One factor on the right, as its slots say."""
+
+    def __init__(self, build: Build, slots: Value) -> None:
+        self.b, self.out = build.read_pointer(slots, 0), build.read_pointer(slots, 3)
+        self.ldb, self.N, self.down, self.across = (build.read_int(slots, i) for i in (1, 2, 4, 5))
+        self.panels = _ceil(build, self.N, build.panel)
 
 
-def _part(build: Build, M: Value, N: Value, thread: Value, count: Value) -> list[tuple[Value, Value]]:
-    """The rows and the columns of out, from and to, that are this thread's: the threads form the cheapest grid."""
-    sizes, totals = (tiles.HALF if build.tiled else build.target.tile_rows, build.panel), (M, N)
-    units = [_ceil(build, total, size) for total, size in zip(totals, sizes)]
+def _part(build: Build, M: Value, panels: Value, thread: Value, count: Value) -> list[tuple[Value, Value]]:
+    """The rows of out and the panels, from and to, that are this thread's: the threads form the cheapest grid."""
+    size, vectors = tiles.HALF if build.tiled else build.target.tile_rows, build.target.tile_vectors
+    units = _ceil(build, M, size), panels
 
     def grid(tall: Value, best: list[Value]) -> list[Value]:
         """Keep what costs least: so many vector operations per step of K, of which the copies are the smaller part."""
-        strips, panels = (_ceil(build, n, by) for n, by in zip(units, (tall, build.div_int(count, tall))))
-        vectors = build.target.tile_vectors
-        products = build.mul_int(build.mul_int(strips, panels), build.target.tile_rows * vectors)
-        copies = build.add_int(build.mul_int(strips, 3), build.mul_int(panels, 3 * vectors))
+        strips, wide = (_ceil(build, n, by) for n, by in zip(units, (tall, build.div_int(count, tall))))
+        products = build.mul_int(build.mul_int(strips, wide), build.target.tile_rows * vectors)
+        copies = build.add_int(build.mul_int(strips, 3), build.mul_int(wide, 3 * vectors))
         cost = build.add_int(products, copies)
         fits = build.compare("==", build.b.urem(count, tall), 0)
         better = build.b.and_(fits, build.compare("<", cost, best[0]))
@@ -188,11 +227,11 @@ def _part(build: Build, M: Value, N: Value, thread: Value, count: Value) -> list
     _, tall = build.loop(build.add_int(count, 1), grid, [build.c(1 << 62), build.c(1)], start=1)
     grids = (tall, build.div_int(count, tall))
     places = (build.b.urem(thread, tall), build.div_int(thread, tall))
-    parts = []
-    for total, size, n, by, place in zip(totals, sizes, units, grids, places):
-        ends = [build.div_int(build.mul_int(n, build.add_int(place, more)), by) for more in (0, 1)]
-        parts.append((build.mul_int(ends[0], size), build.min_int(build.mul_int(ends[1], size), total)))
-    return parts
+    (top, bottom), mine = (
+        [build.div_int(build.mul_int(n, build.add_int(place, more)), by) for more in (0, 1)]
+        for n, by, place in zip(units, grids, places)
+    )
+    return [(build.mul_int(top, size), build.min_int(build.mul_int(bottom, size), M)), (mine[0], mine[1])]
 
 
 def _choose(build: Build, panels: list[Value], wide: Value, arguments: list[Value]) -> None:

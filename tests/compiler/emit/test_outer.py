@@ -9,11 +9,11 @@ import torch
 
 pytest.importorskip("llvmlite")
 
-from native_products import outer
+from native_products import outer, outer_with
 from widths import TYPES, both
 
 from elman.compiler.emit import threads
-from elman.compiler.emit.outer import DEPTH, SLOTS, outers, outers_for
+from elman.compiler.emit.outer import DEPTH, FACTOR, SLOTS, better_turned, outers, outers_for
 from elman.compiler.emit.target import Target
 
 SIZES = (1, 2, 3, 5, 7, 13, 64, 65, 100, 130)
@@ -31,14 +31,20 @@ def framed(values: np.ndarray) -> np.ndarray:
 def run(target: Target, dtype: str, a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
     """Return a^T b, computed by so many threads; checks that nothing around the result was written to."""
     (K, M), N = a.shape, b.shape[1]
+    made = outers_for([(M, N)], dtype, target)
     held = np.full((M + 2, N + 2 * MARGIN), 3.0, a.dtype)
     out = held[1:-1, MARGIN:-MARGIN]
-    size = outers(dtype, target).scratch(M, N, K) * count
+    turned = better_turned(made.sizes, M, N)
+    if turned:
+        a, b = b, a
+    size = made.scratch(a.shape[1], K) * count
     scratch = np.full(size + 16, math.nan, a.dtype)
     strides = [x.strides[0] // x.itemsize for x in (a, b, out)]
-    parts = [a.ctypes.data, strides[0], b.ctypes.data, strides[1], out.ctypes.data, strides[2], K, M, N]
-    block = (ctypes.c_int64 * len(SLOTS))(*parts, scratch.ctypes.data, size // count)
-    threads.parallel(outers_for(M, N, dtype, target).outer, ctypes.addressof(block), count)
+    across = (1, strides[2]) if turned else (strides[2], 1)
+    parts = [a.ctypes.data, strides[0], K, a.shape[1], scratch.ctypes.data, size // count, 1]
+    parts += [b.ctypes.data, strides[1], b.shape[1], out.ctypes.data, *across]
+    block = (ctypes.c_int64 * (len(SLOTS) + len(FACTOR)))(*parts)
+    threads.parallel(made.outer, ctypes.addressof(block), count)
     result = out.copy()
     out[:] = 3.0
     assert (held == 3.0).all()
@@ -116,3 +122,19 @@ def test_tensors(dtype: torch.dtype, sizes: tuple[int, int, int]) -> None:
     for a, b in ((held[:, :M], held[:, M : M + N]), (held[:, :1], held[:, M : M + N]), (held[:, :M], held[:, -1:])):
         out = outer(a, b, {torch.float32: "f32", torch.float64: "f64"}[dtype])
         torch.testing.assert_close(out, (a.double().T @ b.double()).to(dtype), rtol=1e-5, atol=1e-4)
+
+
+@both
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_several_factors_with_one_on_the_left(monkeypatch, target: Target, dtype: str, count: int) -> None:
+    """The same bits as one by one, on any number of threads; turned ones are their transposes."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: count)
+    K, kind = DEPTH + 9, {"f32": torch.float32, "f64": torch.float64}[dtype]
+    a = torch.randn(K, 130, dtype=kind)
+    factors = [torch.randn(K, N, dtype=kind) for N in (28, 128, 1, 65)]
+    found = outer_with(a, factors, dtype, target)
+    for b, out, turned in zip(factors, found, outer_with(a, factors, dtype, target, turned=True)):
+        torch.testing.assert_close(out, (a.double().T @ b.double()).to(kind), rtol=1e-5, atol=1e-4)
+        assert torch.equal(out, outer_with(a, [b], dtype, target)[0])
+        assert torch.equal(out, turned.T)
