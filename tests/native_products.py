@@ -3,24 +3,32 @@
 import torch
 
 from elman.compiler.emit.jobs import Jobs, Spot
-from elman.compiler.emit.linear import linear
+from elman.compiler.emit.linear import Term, linear
 from elman.compiler.emit.outer import Side, numbers, outers_for
 from elman.compiler.emit.target import Target, host
-
-A, B, OUT, SCRATCH, MORE = range(1, 6)
 
 
 def product(a: torch.Tensor, w: torch.Tensor, dtype: str, target: Target | None = None) -> torch.Tensor:
     """a (rows, K) @ w (K, N), columns of a side by side, w of any strides."""
-    (rows, K), N, made = a.shape, w.shape[1], linear(dtype, target or host())
-    out, jobs = a.new_empty(rows, made.sizes.columns(N)), Jobs(torch.get_num_threads())
-    scratch = [a.new_empty(size) for size in made.scratch(rows, K, N)]
-    sizes = a.stride(0), rows, K, N
-    spots = Spot(SCRATCH), Spot(MORE)
-    numbers_of = made.numbers(sizes, Spot(A), (Spot(B), *w.stride()), Spot(OUT), spots, jobs.flags(), [rows])
-    jobs.add(made.address, numbers_of)
+    return sum_of_products([(a, w)], dtype, target)
+
+
+def sum_of_products(
+    pairs: list[tuple[torch.Tensor, torch.Tensor]], dtype: str, target: Target | None = None
+) -> torch.Tensor:
+    """The sum of a @ w over pairs of such."""
+    (rows, _), N, made = pairs[0][0].shape, pairs[0][1].shape[1], linear(dtype, target or host())
+    out, jobs = pairs[0][0].new_empty(rows, made.sizes.columns(N)), Jobs(torch.get_num_threads())
+    terms, tensors = [], [out]
+    for a, w in pairs:
+        held = [a, w, *(a.new_empty(size) for size in made.scratch(rows, a.shape[1], N))]
+        left, right, *scratch = (Spot(2 + len(tensors) + i) for i in range(4))
+        down, across = w.stride()
+        terms.append(Term(left, a.stride(0), (right, down, across), a.shape[1], *scratch))
+        tensors += held
+    jobs.add(made.address, made.numbers(rows, N, terms, Spot(2), jobs.flags(), [rows]))
     jobs.finish()
-    jobs.run([0, *(t.data_ptr() for t in (a, w, out, *scratch))])
+    jobs.run([0, 0, *(t.data_ptr() for t in tensors)])
     return out[:, :N]
 
 

@@ -50,9 +50,10 @@ COMPILER = {
     "trace": {"graph", "aten_ops"},
     "simplify": {"graph"},
     "derive": {"graph"},
+    "replay": {"graph", "simplify"},
     "unfold": {"graph"},
-    "emit": {"collection", "graph", "unfold"},
-    "run": {"collection", "graph", "simplify", "derive", "emit"},
+    "emit": {"collection", "graph", "simplify", "unfold"},
+    "run": {"collection", "graph", "simplify", "derive", "replay", "emit"},
     "verify": {"aten_ops", "trace", "emit", "run"},
     "__init__": {"collection", "graph", "aten_ops", "trace", "simplify", "unfold", "emit", "run", "verify"},
 }

@@ -15,6 +15,7 @@ from elman.compiler.derive import RULES, derive
 from elman.compiler.emit.reference import MEANING
 from elman.compiler.emit.vectorops import VECTOR
 from elman.compiler.graph import ACROSS, COLUMNS, LEAVES, POINTWISE, PRODUCTS, TOTALS, Op, show
+from elman.compiler.replay import replay
 from elman.compiler.simplify import simplify
 from elman.compiler.unfold import unfold
 from elman.module.owner import offered
@@ -80,6 +81,7 @@ CELLS = {
     "memory": Memory,
 }
 cells = pytest.mark.parametrize("name", CELLS)
+SHOWN = ("simplified", "forward", "backward", "replay")
 
 
 @cache
@@ -96,6 +98,7 @@ def stages(name):
     simple = simplify(loop)
     wanted = {"x", *state, *simple.leaves(Op.SHARED)}
     forward, back = derive(simple, ["y"], wanted)
+    saved = [key for key in forward.per_step if key != "y"]
     return {
         "traced": loop,
         "simplified": simple,
@@ -103,13 +106,14 @@ def stages(name):
         "derived backward": back,
         "forward": simplify(forward),
         "backward": simplify(back),
+        "replay": replay(simplify(forward), saved).loop,
     }
 
 
 @cells
 def test_the_text_of_every_stage_is_as_it_was(name):
     found = stages(name)
-    parts = [f"# {key}\n{show(found[key], unfold(found[key]))}\n" for key in ("simplified", "forward", "backward")]
+    parts = [f"# {key}\n{show(found[key], unfold(found[key]))}\n" for key in SHOWN]
     text = "\n".join(parts)
     path = GOLDEN / f"{name.replace(' ', '_')}.txt"
     if os.environ.get("ELMAN_UPDATE_GOLDEN"):
@@ -129,7 +133,7 @@ def test_every_pass_keeps_the_rules_of_the_graph(name):
 
 
 @cells
-@pytest.mark.parametrize("stage", ["simplified", "forward", "backward"])
+@pytest.mark.parametrize("stage", SHOWN)
 def test_what_is_simple_stays_as_it_is(name, stage):
     loop = stages(name)[stage]
     assert show(simplify(loop)) == show(loop)
@@ -139,6 +143,12 @@ def test_what_is_simple_stays_as_it_is(name, stage):
 def test_one_product_of_an_lstm_waits_for_the_step_before(stage):
     loop = stages("lstm")[stage]
     assert [part for node, part in unfold(loop).items() if node.op is Op.MATMUL].count("during") == 1
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "elman", "lstm with layer norm"])
+def test_no_product_of_a_replay_waits_where_the_output_is_the_state(name):
+    loop = stages(name)["replay"]
+    assert "during" not in [part for node, part in unfold(loop).items() if node.op is Op.MATMUL]
 
 
 def test_only_what_waits_is_inside():

@@ -342,11 +342,12 @@ def test_gradcheck_twice_over(checkpoint):
     assert torch.autograd.gradgradcheck(run, given)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "Elman"])  # whose outputs tell one state, or all
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("checkpoint", [1, 3, "sqrt", 7, 100])
-def test_checkpoints_change_nothing(checkpoint, reverse):
+def test_checkpoints_change_nothing(checkpoint, reverse, kind):
     torch.manual_seed(0)
-    cell = elman.cell.LSTM(4, 3).double().learn_initial()
+    cell = getattr(elman.cell, kind)(4, 3).double().learn_initial()
     whole = elman.Recurrent(cell, reverse=reverse)
     pieces = elman.Recurrent(cell, reverse=reverse, checkpoint=checkpoint)
     x = sequence(7, 5, dtype=torch.float64)

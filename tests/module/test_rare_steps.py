@@ -61,6 +61,22 @@ class Same(elman.Cell):
         return new, (new, new)
 
 
+class Sums(elman.Cell):
+    """Products that are only added, beside one whose sum is read as well; one state is neither output nor watched."""
+
+    def __init__(self):
+        super().__init__(4, 4)
+        self.state_sizes = {"h": 4, "c": 4}
+        self.A, self.B, self.C = (nn.Parameter(torch.randn(4, 4) * 0.4) for _ in range(3))
+        self.out = nn.Linear(4, 4)
+
+    def step(self, x, h, c):
+        part = h @ self.A + x @ self.B
+        self.watch("z", part)
+        new = torch.tanh(c @ self.C + 0.5 + x @ self.C + (part + h @ self.B))
+        return self.out(new) + x @ self.A, (new, torch.sin(part + c @ self.A + new @ self.C))
+
+
 def found(cell, rows, watch, **options):
     """Everything that a call gives, and all gradients."""
     torch.manual_seed(1)
@@ -75,7 +91,7 @@ def found(cell, rows, watch, **options):
 
 @pytest.mark.parametrize("rows", [1, 2, 8])
 @pytest.mark.parametrize("options", [{}, {"reverse": True}, {"checkpoint": 2}], ids=["plain", "reverse", "checkpoint"])
-@pytest.mark.parametrize("kind", [Passed, Twice, Tied, Same])
+@pytest.mark.parametrize("kind", [Passed, Twice, Tied, Same, Sums])
 def test_rare_steps(kind, options, rows):
     torch.manual_seed(0)
     cell = kind()

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from elman.compiler.emit.beside import Beside
 from elman.compiler.emit.jobs import Jobs, Spot
+from elman.compiler.emit.joined import chain, onto
+from elman.compiler.emit.linear import Linear, Term
 from elman.compiler.emit.outer import Outers, Side, better_turned, numbers
 from elman.compiler.emit.part import Layout, Part, as_tensor
 from elman.compiler.emit.places import KEPT, WORK, Own, Places, Rows
@@ -33,6 +35,7 @@ class Call(Places):
         self.counts = {self.per_part, last}  # rows of products
         if kernel.linear is not None:
             self.counts |= {self.B, self.T * self.B}
+        self.partial = {onto(node) for node in kernel.plan.loop.nodes()}  # done with what is added to them
         self.steps: list[Jobs | tuple[int, Callable[[Beside], Tensor]]] = []
         for node in self.plan.ahead:
             self.compute(node)
@@ -65,28 +68,34 @@ class Call(Places):
         if node.op not in TOTALS and all(s in self.short or s in self.lone for s in node.src) and node not in self.lone:
             self.short.add(node)
         if node.op is Op.MATMUL:
-            self.linear(node)
+            if node not in self.partial:
+                self.linear(node)
         else:
             self.steps.append((self.base(node), partial(Beside.compute, node=node)))
 
     def linear(self, node: Node) -> None:
-        """The product of all rows with one matrix."""
-        made, side, (weight, down, across) = self.kernel.linear, self.side(node.src[0]), self.weight(node.src[1])
+        """The product of all rows with one matrix, or the sum of several such products."""
+        made, N, rows = self.kernel.linear, node.width, self.side(node.src[0]).number
         assert made is not None
-        K, N, stride = node.src[0].width, node.width, made.sizes.columns(node.width)
+        stride = made.sizes.columns(N)
         if node in self.plan.loop.per_step.values():
             whole = stride == N and node not in self.short
-            shape = (self.T, self.B, N) if whole else (side.number, stride)
+            shape = (self.T, self.B, N) if whole else (rows, stride)
             self.own.append(Own(self.base(node), shape, self.leaving.get(node) if whole else None))
-            self.rows[node] = Rows(self.numbers[node], 0, side.number, stride)
+            self.rows[node] = Rows(self.numbers[node], 0, rows, stride)
         else:
-            spot = self.take(side.number * stride)
-            self.rows[node] = Rows(WORK, spot.offset // self.dtype.itemsize, side.number, stride)
-        scratch = [self.take(size) for size in made.scratch(side.number, K, N)]
-        jobs, sizes = self.jobs(), (side.stride, side.number, K, N)
+            spot = self.take(rows * stride)
+            self.rows[node] = Rows(WORK, spot.offset // self.dtype.itemsize, rows, stride)
+        terms = [self.term(made, n, rows) for n in chain(node)]
+        jobs = self.jobs()
+        jobs.add(made.address, made.numbers(rows, N, terms, self.spot(self.rows[node]), jobs.flags(), self.counts))
+
+    def term(self, made: Linear, node: Node, rows: int) -> Term:
+        """One product of these."""
+        side, (weight, down, across), K = self.side(node.src[0]), self.weight(node.src[1]), node.src[0].width
+        packed, rounded = map(self.take, made.scratch(rows, K, node.width))
         matrix = (weight, across, down) if node.arg else (weight, down, across)
-        spots = self.spot(side), matrix, self.spot(self.rows[node]), scratch, jobs.flags()
-        jobs.add(made.address, made.numbers(sizes, *spots, self.counts))
+        return Term(self.spot(side), side.stride, matrix, K, packed, rounded)
 
     def outer(self, group: tuple[Node, ...], made: Outers) -> None:
         """The sums over all rows of matrices' gradients, which have the factor on the left in common."""

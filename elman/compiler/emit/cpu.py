@@ -76,7 +76,7 @@ class Compiled:
         self.linear = linear(dtype, target) if beside else None
         groups = together((n for n in self.plan.behind if n.op is Op.OUTER), self.sizes)
         self.outers = [(group, outers_for([(n.rows, n.width) for n in group], dtype, target)) for group in groups]
-        self.states, self.lone = loop.leaves(Op.STATE), without_rows(loop)
+        self.states, self.lone = loop.leaves(Op.STATE), without_rows(self.plan.loop)
         given = loop.leaves(Op.STEP), loop.carried, loop.leaves(Op.FIXED), loop.leaves(Op.SHARED)
         self.names = [[*group] for group in given]  # in one order, whatever that of a call is
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from elman.compiler.emit.joined import onto
 from elman.compiler.emit.layout import FIXED_SLOTS, Layout
 from elman.compiler.emit.llvm import Build, Value, i64, pointer
 from elman.compiler.emit.own import own_product
@@ -214,11 +215,12 @@ class Kernel:
         side, out = self.operand(node.src[0]), self.at[self.plan.home[node]]
         K, panels = build.elements(node.src[0].width), -(-node.width // build.panel)
         i = self.plan.weights.index((node.src[1], bool(node.arg)))
+        added = build.c(0 if onto(node) is None else 1)
 
         def multiply(first: Value, last: Value) -> None:
             build.call_pointer(
                 self.address("product"), side.start, build.c(side.stride), self.address(f"packed{i}"),
-                out.start, build.c(out.stride), self.count, build.c(K), build.c(node.width), first, last, build.c(0),
+                out.start, build.c(out.stride), self.count, build.c(K), build.c(node.width), first, last, added,
             )  # fmt: skip
 
         if self.plan.wide:

@@ -1,10 +1,14 @@
-"""A product of many rows with one matrix, on all threads: what a narrow plan does ahead of its kernel and behind it."""
+"""A product of many rows with one matrix, on all threads: what a narrow plan does ahead of its kernel and behind it.
+
+Or the sum of several such products, some rows at a time, so that they are in the cache when the next product is added.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from elman.compiler.emit import native
 from elman.compiler.emit.jobs import Spot
@@ -12,9 +16,22 @@ from elman.compiler.emit.llvm import Build, Value, i64, pointer
 from elman.compiler.emit.product import Products, products
 from elman.compiler.emit.target import Target
 
-SLOTS = """a lda w stride_k stride_n out ldo rows K N packed flags product pack rounded round""".split()
+SLOTS = "out ldo rows N flags product pack round terms".split()
+TERM = "a lda w stride_k stride_n K packed rounded".split()  # further slots for each product
 FEW_ROWS = 24  # rows a thread below which the threads share the columns
 NEAR = 1 << 16  # elements of rows that every panel finds in a second cache: then panels need not change threads either
+TOGETHER = 96  # rows at most that go through all products before the next ones, where there are several
+
+
+class Term(NamedTuple):
+    """One product: a and its elements from row to row, the matrix with those from row to row and column to column."""
+
+    a: Spot
+    lda: int
+    matrix: tuple[Spot, int, int]
+    K: int
+    packed: Spot
+    rounded: Spot
 
 
 @dataclass(frozen=True)
@@ -30,24 +47,18 @@ class Linear:
         return self.sizes.elements(K) * self.sizes.columns(N), rows * self.sizes.paired_width(K)
 
     def numbers(
-        self,
-        sizes: tuple[int, int, int, int],
-        a: Spot,
-        matrix: tuple[Spot, int, int],
-        out: Spot,
-        scratch: Sequence[Spot],
-        flags: Spot,
-        counts: Iterable[int],
+        self, rows: int, N: int, terms: Sequence[Term], out: Spot, flags: Spot, counts: Iterable[int]
     ) -> list[int | Spot]:
-        """The block for a @ matrix, whose rows are whole panels wide; what lies beyond N holds nothing of use.
+        """The block for the sum of a @ matrix, its rows whole panels wide; what lies beyond N holds nothing of use.
 
-        sizes: elements from row to row of a, rows, K, N. matrix: where it lies, elements from row to row and from
-        column to column. counts: numbers of rows, that one among them, for which one product is compiled.
+        counts: numbers of rows, that one among them, for which one product is compiled.
         """
-        (lda, rows, K, N), (packed, rounded) = sizes, scratch
         shared = self.products([N], counts)
-        block: list[int | Spot] = [a, lda, *matrix, out, self.sizes.columns(N), rows, K, N, packed, flags]
-        return [*block, shared.product, shared.pack, rounded, shared.round]
+        sizes = out, self.sizes.columns(N), rows, N
+        block: list[int | Spot] = [*sizes, flags, shared.product, shared.pack, shared.round, len(terms)]
+        for term in terms:
+            block += term.a, term.lda, *term.matrix, term.K, term.packed, term.rounded
+        return block
 
 
 def linear(dtype: str, target: Target) -> Linear:
@@ -71,38 +82,67 @@ def emit_linear(build: Build) -> None:
         whole = {name: build.read_int(block, i) for i, name in enumerate(SLOTS)}
         at = {name: build.read_pointer(block, i) for i, name in enumerate(SLOTS)}
         restore = build.flush_denormals()
-        panels = build.div_int(build.add_int(whole["N"], build.panel - 1), build.panel)
+        rows, N, terms = whole["rows"], whole["N"], whole["terms"]
+        panels = build.div_int(build.add_int(N, build.panel - 1), build.panel)
 
         def share(total: Value, more: int) -> Value:
             return build.div_int(build.mul_int(build.add_int(thread, more), total), count)
 
-        strides = whole["stride_k"], whole["stride_n"], whole["K"], whole["N"]
-        build.call_pointer(at["pack"], at["w"], *strides, at["packed"], share(panels, 0), share(panels, 1))
-        left, lda = at["a"], whole["lda"]
+        def slots(number: Value) -> tuple[dict[str, Value], dict[str, Value]]:
+            start = build.at(block, build.add_int(build.mul_int(number, len(TERM)), len(SLOTS)), 8)
+            return tuple(  # type: ignore[return-value]
+                {name: read(start, i) for i, name in enumerate(TERM)} for read in (build.read_int, build.read_pointer)
+            )
+
+        def prepare(number: Value, _: list[Value]) -> None:
+            sizes, here = slots(number)
+            strides = sizes["stride_k"], sizes["stride_n"], sizes["K"], N
+            build.call_pointer(at["pack"], here["w"], *strides, here["packed"], share(panels, 0), share(panels, 1))
+            if build.paired:
+                width, first = build.paired_width_int(sizes["K"]), share(rows, 0)
+                source = build.at(here["a"], build.mul_int(first, sizes["lda"]))
+                pairs, mine = (
+                    build.at(here["rounded"], build.mul_int(first, width)),
+                    build.sub_int(share(rows, 1), first),
+                )
+                build.call_pointer(at["round"], source, sizes["lda"], pairs, width, mine, sizes["K"])
+
+        build.loop(terms, prepare)
         if build.paired:
-            width, first = build.paired_width_int(whole["K"]), share(whole["rows"], 0)
-            mine = build.sub_int(share(whole["rows"], 1), first)
-            source, pairs = build.mul_int(first, lda), build.at(at["rounded"], build.mul_int(first, width))
-            build.call_pointer(at["round"], build.at(left, source), lda, pairs, width, mine, whole["K"])
-            left, lda = at["rounded"], width
             build.barrier(at["flags"], thread, count, 1)
 
-        def product(row: Value, rows: Value, low: Value, high: Value) -> None:
-            a = build.at(left, build.mul_int(row, lda))
+        def product(row: Value, height: Value, low: Value, high: Value) -> None:
             out = build.at(at["out"], build.mul_int(row, whole["ldo"]))
-            sizes = rows, build.elements_int(whole["K"]), whole["N"], low, high, build.c(0)
-            build.call_pointer(at["product"], a, lda, at["packed"], out, whole["ldo"], *sizes)
+
+            def one(number: Value, _: list[Value]) -> None:
+                sizes, here = slots(number)
+                left, lda = here["a"], sizes["lda"]
+                if build.paired:
+                    left, lda = here["rounded"], build.paired_width_int(sizes["K"])
+                a, added = build.at(left, build.mul_int(row, lda)), build.b.zext(build.compare(">", number, 0), i64)
+                shape = height, build.elements_int(sizes["K"]), N, low, high, added
+                build.call_pointer(at["product"], a, lda, here["packed"], out, whole["ldo"], *shape)
+
+            build.loop(terms, one)
 
         def by_rows() -> None:
             build.barrier(at["flags"], thread, count, 2)
-            first = share(whole["rows"], 0)
-            product(first, build.sub_int(share(whole["rows"], 1), first), build.c(0), panels)
+            first, mine = share(rows, 0), build.sub_int(share(rows, 1), share(rows, 0))
+            blocks = build.div_int(build.add_int(mine, TOGETHER - 1), TOGETHER)
+            blocks = build.b.select(build.compare("==", terms, 1), build.min_int(blocks, 1), blocks)
+
+            def block(i: Value, _: list[Value]) -> None:
+                start, end = (build.div_int(build.mul_int(mine, build.add_int(i, more)), blocks) for more in (0, 1))
+                product(build.add_int(first, start), build.sub_int(end, start), build.c(0), panels)
+
+            build.loop(blocks, block)
 
         def by_panels() -> None:
-            product(build.c(0), whole["rows"], share(panels, 0), share(panels, 1))
+            product(build.c(0), rows, share(panels, 0), share(panels, 1))
 
-        few = build.compare("<", whole["rows"], build.mul_int(count, FEW_ROWS))
+        (total,) = build.loop(terms, lambda i, sums: [build.add_int(sums[0], slots(i)[0]["K"])], [build.c(0)])
+        few = build.compare("<", rows, build.mul_int(count, FEW_ROWS))
         even = build.compare("==", build.b.urem(panels, count), 0)
-        near = build.compare("<=", build.mul_int(whole["rows"], whole["K"]), NEAR)
+        near = build.compare("<=", build.mul_int(rows, total), NEAR)
         build.choose(build.b.or_(few, build.b.and_(even, near)), by_panels, by_rows)
         restore()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from elman.compiler.emit.joined import chain, joined, onto
 from elman.compiler.graph import ACROSS, LEAVES, POINTWISE, PRODUCTS, TOTALS, Loop, Node, Op, order
 from elman.compiler.unfold import unfold
 
@@ -89,6 +90,11 @@ def plan(loop: Loop, wide: bool, hoisted: bool, panel: int) -> Plan:
     otherwise at their step, while their sides are in the cache, and only sums over all rows stay behind.
     panel: columns of a product's tile; a result of whole tiles is written straight to its output.
     """
+    parts, still = divide(loop, hoisted), without_steps(loop)
+    places = {
+        node: name for name, part in zip(("ahead", "inside", "behind"), parts) for node in part if node not in still
+    }
+    loop = joined(loop, lambda node: places.get(node, ""))
     made = Plan(loop, wide, hoisted, panel, *divide(loop, hoisted))
     choose_outputs(made)
     when = moments(made)
@@ -207,6 +213,7 @@ def sides(node: Node) -> list[Node]:
 def choose_memory(made: Plan) -> None:
     """Which values lie in memory: outputs, states, sides of products, and columns side by side."""
     inside = set(made.inside)
+    partial = {onto(n) for n in made.inside}
     for name, node in made.loop.carried.items():
         if node in inside and node.op not in PRODUCTS:
             made.home.setdefault(node, Place("state", name))
@@ -216,8 +223,9 @@ def choose_memory(made: Plan) -> None:
     pulled = {s for n in made.inside if n.op not in PRODUCTS for s in n.src}
     read = {s for n in made.inside if n.op in PRODUCTS for s in sides(n)}
     for n in made.inside:
-        if n.op in PRODUCTS or n in read or (n.op is Op.CAT and n in pulled):
+        if n not in partial and (n.op in PRODUCTS or n in read or (n.op is Op.CAT and n in pulled)):
             keep(made, n)
+            made.home.update(dict.fromkeys(chain(n), made.home[n]))
 
 
 def straight(made: Plan, node: Node) -> bool:
