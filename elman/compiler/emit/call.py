@@ -154,7 +154,7 @@ class Call(Places):
                 step.finish()
         loop, T = self.plan.loop, self.T
         plain = {own.base for own in self.own if own.shape[0] == T and len(own.shape) == 3}
-        self.views = {name: self.view(node, plain) for name, node in loop.per_step.items()}
+        self.views = [(name, self.view(node, plain), name in self.given.out) for name, node in loop.per_step.items()]
         self.last = {name: self.numbers["last", name] for name in loop.carried}
         self.summed = {name: self.numbers.get(node) for name, node in loop.summed.items()}
 
@@ -181,7 +181,7 @@ class Call(Places):
                 base, compute = step
                 tensors[base] = compute(beside)
         return Result(
-            {name: self.output(name, tensors, beside, name in given.out) for name in self.views},
+            {name: self.output(name, view, tensors, beside, leaving) for name, view, leaving in self.views},
             {name: tensors[base] for name, base in self.last.items()},
             {
                 name: beside.get(self.plan.loop.summed[name]) if base is None else tensors[base]
@@ -207,15 +207,15 @@ class Call(Places):
             tensors[base] = some.new_zeros(shape) if zeros else some.new_empty(shape)
         return tensors
 
-    def output(self, name: str, tensors: list[Any], beside: Beside, leaving: bool) -> Tensor | Part:
-        view = self.views[name]
+    def output(
+        self, name: str, view: tuple[int, Layout | None] | None, tensors: list[Any], beside: Beside, leaving: bool
+    ) -> Tensor | Part:
         if view is None:
             return beside.output(self.plan.loop.per_step[name], leaving)
         base, layout = view
-        memory: Tensor = tensors[base]
         if layout is None:
-            return memory
-        return layout.of(memory) if leaving else Part(memory, layout)
+            return tensors[base]
+        return layout.of(tensors[base]) if leaving else Part(tensors[base], layout)
 
     def written(self, tensors: list[Any], node: Node) -> Tensor | None:
         """What functions of our own have given, with its rows one after another."""
