@@ -48,7 +48,7 @@ def outer_with(
     scratch = a.new_empty(each * jobs.count)
     left, *rights = (Side(Spot(3 + i), t.stride(0), t.shape[1]) for i, t in enumerate([a, *factors]))
     spots = [Spot(3 + 1 + len(factors) + i) for i in range(len(factors))]
-    jobs.add(made.outer, numbers(K, left, [*zip(rights, spots)], each, Spot(2), turned))
+    jobs.add(made.outer, numbers(K, left, [*zip(rights, spots)], (Spot(2), each), turned, added=False))
     jobs.finish()
     jobs.run([0, 0, scratch.data_ptr(), *(t.data_ptr() for t in (a, *factors, *outs))])
     return outs

@@ -53,9 +53,10 @@ COMPILER = {
     "replay": {"graph", "simplify"},
     "unfold": {"graph"},
     "emit": {"collection", "graph", "simplify", "unfold"},
-    "run": {"collection", "graph", "simplify", "derive", "replay", "emit"},
+    "segments": {"collection", "graph", "replay", "emit"},
+    "run": {"collection", "graph", "simplify", "derive", "segments", "emit"},
     "verify": {"aten_ops", "trace", "emit", "run"},
-    "__init__": {"collection", "graph", "aten_ops", "trace", "simplify", "unfold", "emit", "run", "verify"},
+    "__init__": {"collection", "graph", "aten_ops", "trace", "simplify", "unfold", "emit", "segments", "run", "verify"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

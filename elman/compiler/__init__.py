@@ -18,7 +18,8 @@ from elman.compiler.emit import reference
 from elman.compiler.emit.reference import Given, Result
 from elman.compiler.emit.target import NoTarget, host, lacks_pairs, pairs_by
 from elman.compiler.graph import Costs, Loop, costs, show
-from elman.compiler.run import Emit, Program, Runner, segment_length
+from elman.compiler.run import Emit, Program
+from elman.compiler.segments import Runner, segment_length
 from elman.compiler.simplify import simplify
 from elman.compiler.trace import Traced, trace
 from elman.compiler.unfold import unfold

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,40 +14,13 @@ from torch import Tensor
 from elman.compiler.collection import collection_paused
 from elman.compiler.derive import derive
 from elman.compiler.emit import reference
-from elman.compiler.emit.part import Sequences, packed, unpacked
+from elman.compiler.emit.part import packed, unpacked
 from elman.compiler.emit.reference import Given, Result
 from elman.compiler.graph import LEAVES, Loop, Node, Op
-from elman.compiler.replay import Replay, replay
+from elman.compiler.segments import Kept, Pair, Runner, Segments, Tensors, pieces, rooms, run_segments, some_of
 from elman.compiler.simplify import simplify
 
-Runner = Callable[[Given], Result]
 Emit = Callable[[Loop, "torch.dtype | None"], Runner]
-Tensors = Mapping[str, Tensor]
-
-
-@dataclass(eq=False)
-class Pair:
-    """The forward loop that saves and the backward loop, with the functions that run them."""
-
-    forward: Loop
-    back: Loop
-    emit: Callable[[Loop], Runner]
-    saved: tuple[str, ...]  # sequences that forward keeps for backward
-
-    def __post_init__(self) -> None:
-        self.run, self.run_back = self.emit(self.forward), self.emit(self.back)
-
-    @cached_property
-    def replayed(self) -> Replay:
-        """Which states need not be run through to get what forward keeps once more."""
-        with collection_paused():
-            return replay(self.forward, self.saved)
-
-    @cached_property
-    def run_again(self) -> Runner:
-        return self.emit(self.replayed.loop)
-
-
 Names = tuple[tuple[str, ...], ...]  # of the tensors of a call, by group
 
 
@@ -104,7 +76,7 @@ class Program:
         tensors = [tensor for group in given[:4] for tensor in group.values()]
         if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
             run = self.inference()
-            result = run_segments(run, given, segment, self.loop, run, [])
+            result, _ = run_segments(run, given, segment, self.loop, run)
             return self.apart(result), result.carried
         call = Call(self, tuple(map(tuple, given[:4])), given.size, segment)
         outputs = Unfolded.apply(call, given, *tensors)
@@ -141,10 +113,8 @@ class Unfolded(torch.autograd.Function):
     def forward(ctx: Any, call: Call, given: Given, *tensors: Tensor) -> tuple[Tensor, ...]:
         program = call.program
         ctx.call, ctx.pair = call, program.pair(call.names, ctx.needs_input_grad[2:])
-        states: list[dict[str, Tensor]] = []
-        result = run_segments(program.inference(), given, call.segment, program.loop, ctx.pair.run, states)
-        ctx.starts = [name for name in given.state if len(states) > 1]
-        kept = [torch.stack([s[name] for s in states[:-1]]) for name in ctx.starts]
+        result, starts = run_segments(program.inference(), given, call.segment, program.loop, ctx.pair.run)
+        ctx.starts, kept = [*starts], [*starts.values()]
         ctx.packing, memories = packed({name: result.per_step[name] for name in ctx.pair.saved})
         if torch._C._autograd._top_saved_tensors_default_hooks(True):
             # what others keep in our place, as checkpointing does, they hold as long as they need it, as other tensors
@@ -205,14 +175,6 @@ def again(
 Found = tuple[Mapping[str, "Tensor | None"], Tensors, Tensors, Tensors]  # gradients by group, as in `Given`
 
 
-class Kept(NamedTuple):
-    """What forward keeps for backward."""
-
-    starts: Tensors  # states before each segment but the last, (segments - 1, B, width)
-    saved: Sequences  # what the last segment, or the only one, saved
-    outputs: Tensors
-
-
 def gradients(pair: Pair, call: Call, given: Given, kept: Kept, grads: tuple[Tensor | None, ...]) -> Found:
     """Run the backward loop, a segment at a time: the last as forward saved it, the others after a replay."""
     loop, back, (T, B), some = call.program.loop, pair.back, call.size, some_of(given)
@@ -226,21 +188,9 @@ def gradients(pair: Pair, call: Call, given: Given, kept: Kept, grads: tuple[Ten
         steps = {**given.per_step, **dy, **kept.saved}
         result = pair.run_back(given._replace(per_step=steps, state=state, out=dict.fromkeys(back.per_step)))
         return by_group(result.per_step, result.carried, result.summed)
-    summed: dict[str, Tensor] = {}
-    cuts = pieces(T, call.segment, loop.reverse)
-    whole = rooms(back, some, call.size, len(cuts))
-    for i, (low, high) in reversed(list(enumerate(cuts))):
-        part = slice_of(given, low, high)._replace(out=parts(whole, low, high))
-        steps = {**part.per_step, **{k: v[low:high] for k, v in dy.items()}}
-        if i == len(cuts) - 1:
-            result = pair.run_back(part._replace(per_step={**steps, **kept.saved}, state=state))
-        else:
-            result = again_and_back(pair, part, i, low, kept, steps, state)
-        state = result.carried
-        settle(whole, result.per_step, low, high)
-        for name, value in result.summed.items():
-            summed[name] = summed[name] + value if i < len(cuts) - 1 else value
-    return by_group(whole, state, summed)
+    segments = Segments(pair, given, kept, dy, pieces(T, call.segment, loop.reverse), rooms(back, some, call.size))
+    ends, summed = segments.run(state)
+    return by_group(segments.whole, ends, summed)
 
 
 def by_group(per_step: Mapping[str, Tensor | None], state: Tensors, summed: Tensors) -> Found:
@@ -248,104 +198,3 @@ def by_group(per_step: Mapping[str, Tensor | None], state: Tensors, summed: Tens
     steps = {name.removeprefix("d:"): value for name, value in per_step.items()}
     fixed = {name.removeprefix("d:"): value for name, value in state.items() if name.startswith("d:")}
     return steps, state, fixed, summed
-
-
-def again_and_back(pair: Pair, part: Given, i: int, low: int, kept: Kept, steps: Tensors, state: Tensors) -> Result:
-    """The backward loop over segment i, from step `low` on, after the forward loop's replay.
-
-    What that saves is gone when this returns, so that the next segment uses its memory.
-    """
-    start = {name: value[i] for name, value in kept.starts.items()}
-    loop, known = pair.replayed
-    before = {
-        leaf: before_each(kept.outputs[output], start[name], low, part.size[0], loop.reverse)
-        for name, (leaf, output) in known.items()
-    }
-    first = {name: value for name, value in start.items() if name in loop.carried}
-    forward = pair.run_again(part._replace(per_step={**part.per_step, **before}, state=first, out={}))
-    return pair.run_back(part._replace(per_step={**steps, **forward.per_step}, state=state))
-
-
-def before_each(after: Tensor, first: Tensor, low: int, count: int, reverse: bool) -> Tensor:
-    """A state before each of `count` steps from `low` on, of which `after` says what it was after every step."""
-    if reverse:
-        later = after[low + 1 : low + count + 1]
-        return later if len(later) == count else torch.cat([later, first[None]])
-    return after[low - 1 : low - 1 + count] if low else torch.cat([first[None], after[: count - 1]])
-
-
-Rooms = dict[str, "Tensor | None"]  # memory for the outputs of all segments; None: one segment brings its own
-
-
-def rooms(loop: Loop, some: Tensor, size: tuple[int, int], segments: int) -> Rooms:
-    """Memory for outputs (T, B, width) of which segments write a part each, with a step to spare on both sides."""
-    if segments == 1:
-        return dict.fromkeys(loop.per_step)
-    T, B = size
-    return {name: some.new_empty(T + 2, B, node.width)[1:-1] for name, node in loop.per_step.items()}
-
-
-def parts(whole: Rooms, low: int, high: int) -> Rooms:
-    """One segment's part of them."""
-    return {name: None if room is None else room[low:high] for name, room in whole.items()}
-
-
-def settle(whole: Rooms, outputs: Mapping[str, Tensor], low: int, high: int) -> None:
-    """See that one segment's outputs are where they belong."""
-    for name, value in outputs.items():
-        room = whole[name]
-        if room is None:
-            whole[name] = value
-        elif room[low:high].data_ptr() != value.data_ptr():
-            room[low:high] = value
-
-
-def pieces(T: int, segment: int | None, reverse: bool) -> list[tuple[int, int]]:
-    """Segments of time in the order in which they run."""
-    size = T if segment is None else segment
-    cuts = [(low, min(low + size, T)) for low in range(0, T, size)]
-    return cuts[::-1] if reverse else cuts
-
-
-def slice_of(given: Given, low: int, high: int) -> Given:
-    """The same with a part of its steps."""
-    if (low, high) == (0, given.size[0]):
-        return given
-    steps = {name: value[low:high] for name, value in given.per_step.items()}
-    return given._replace(per_step=steps, size=(high - low, given.size[1]))
-
-
-def run_segments(
-    run: Runner, given: Given, segment: int | None, loop: Loop, run_last: Runner, states: list[dict[str, Tensor]]
-) -> Result:
-    """Run in segments, so that what a run needs beside its outputs is small; note the state before each in `states`.
-
-    Whatever the last one saves is in the result, too, as are its lease and the last states.
-    """
-    if segment is None:
-        return run_last(given._replace(out=dict.fromkeys(loop.per_step)))
-    cuts = pieces(given.size[0], segment, loop.reverse)
-    whole = rooms(loop, some_of(given), given.size, len(cuts))
-    for i, (low, high) in enumerate(cuts):
-        states.append(dict(given.state))
-        part = slice_of(given, low, high)._replace(out=parts(whole, low, high))
-        result = (run_last if i == len(cuts) - 1 else run)(part)
-        settle(whole, {name: result.per_step[name] for name in whole}, low, high)
-        given = given._replace(state=result.carried)
-    return result._replace(per_step={**result.per_step, **{k: v for k, v in whole.items() if v is not None}})
-
-
-def some_of(given: Given) -> Tensor:
-    """Any of its tensors that is there at all, for its type and device."""
-    return next(iter([*given.per_step.values(), *given.state.values()]))
-
-
-def segment_length(checkpoint: int | str | None, T: int) -> int | None:
-    """Steps a segment: the number given, or for "sqrt" twice the root of T.
-
-    Half of that would take the least memory, a sixth less; but each segment costs Python about a millisecond.
-    """
-    if checkpoint is None or T == 1:
-        return None
-    length = 2 * (math.isqrt(T - 1) + 1) if checkpoint == "sqrt" else int(checkpoint)
-    return None if length >= T else length

@@ -15,7 +15,7 @@ from elman.compiler.emit.linear import Linear, Term
 from elman.compiler.emit.outer import Outers, Side, better_turned, numbers
 from elman.compiler.emit.part import Layout, Part, as_tensor
 from elman.compiler.emit.places import KEPT, WORK, Own, Places, Rows
-from elman.compiler.emit.pool import fresh, lease
+from elman.compiler.emit.pool import Lease, fresh, lease
 from elman.compiler.emit.reference import Given, Result
 from elman.compiler.graph import TOTALS, Node, Op
 
@@ -101,12 +101,13 @@ class Call(Places):
         """The sums over all rows of matrices' gradients, which have the factor on the left in common."""
         turned = better_turned(made.sizes, group[0].rows, group[0].width)
         sides = [tuple(map(self.factor, node.src[::-1] if turned else node.src)) for node in group]
+        adding = self.given.adding
         for node in group:
-            self.new.append((self.base(node), (node.rows, node.width), False))
+            self.new.append((self.base(node), (node.rows, node.width), adding))
         factors = [(b, Spot(self.numbers[node])) for (_, b), node in zip(sides, group)]
         a, K = sides[0][0], self.T * self.B
         each = made.scratch(a.columns, K)
-        self.jobs().add(made.outer, numbers(K, a, factors, each, self.take(each * self.count), turned))
+        self.jobs().add(made.outer, numbers(K, a, factors, (self.take(each * self.count), each), turned, adding))
 
     def factor(self, node: Node) -> Side:
         rows = self.moving(node)
@@ -170,42 +171,55 @@ class Call(Places):
     # ---- at each call
 
     def __call__(self, given: Given, some: Tensor) -> Result:
-        work, kept = lease(self.work, self.dtype), lease(self.kept, self.dtype)
-        tensors = self.memories(given, some)
-        tensors[WORK], tensors[KEPT] = work.memory, kept.memory
-        beside = Beside(given, some, self.short, partial(self.written, tensors))
+        tensors, (_work, kept) = self.memories(given, some)
+        beside = self.beside(given, some, tensors)
         for step in self.steps:
             if isinstance(step, Jobs):
-                step.run([0 if t is None else t.data_ptr() for t in tensors])
+                step.run(addresses(tensors))
             else:
                 base, compute = step
                 tensors[base] = compute(beside)
+        return self.result(tensors, beside, kept)
+
+    def beside(self, given: Given, some: Tensor, tensors: list[Any]) -> Beside:
+        return Beside(given, some, self.short, partial(self.written, tensors))
+
+    def result(self, tensors: list[Any], beside: Beside, kept: Lease) -> Result:
+        summed = self.plan.loop.summed
         return Result(
             {name: self.output(name, view, tensors, beside, leaving) for name, view, leaving in self.views},
             {name: tensors[base] for name, base in self.last.items()},
-            {
-                name: beside.get(self.plan.loop.summed[name]) if base is None else tensors[base]
-                for name, base in self.summed.items()
-            },
+            {name: beside.get(summed[name]) if base is None else tensors[base] for name, base in self.summed.items()},
             kept,
         )
 
-    def memories(self, given: Given, some: Tensor) -> list[Any]:
-        """All that there is before the first function runs, by its number; None for what is still to come."""
+    def memories(self, given: Given, some: Tensor) -> tuple[list[Any], tuple[Lease, Lease]]:
+        """All that there is before the first function runs, by its number; None for what is still to come.
+
+        And what to hold: of the work until it is done, of what is kept for backward.
+        """
+        work, kept = lease(self.work, self.dtype), lease(self.kept, self.dtype)
         tensors: list[Any] = [None] * len(self.numbers)
+        tensors[WORK], tensors[KEPT] = work.memory, kept.memory
         groups = given.per_step, given.state, given.fixed, given.shared
         for base, group, name, adapt in self.inputs:
             value = groups[group][name]
             tensors[base] = value if adapt is None else adapt(as_tensor(value))
         for own in self.own:
             room = given.out.get(own.name) if own.name else None
-            if room is None:
-                tensors[own.base] = fresh(own.shape, self.dtype)
-            else:
-                tensors[own.base] = placed(room, own.shape, self.plan.loop.reverse) if own.path else room
+            tensors[own.base] = fresh(own.shape, self.dtype) if room is None else self.placed(own, room)
         for base, shape, zeros in self.new:
             tensors[base] = some.new_zeros(shape) if zeros else some.new_empty(shape)
-        return tensors
+        for name, value in given.last.items():
+            tensors[self.last[name]] = value
+        return tensors, (work, kept)
+
+    def placed(self, own: Own, room: Tensor) -> Tensor:
+        """The memory for an output as the kernel fills it: a path of states begins a step before their outputs."""
+        if not own.path:
+            return room
+        earlier = room.stride(0) if own.shape[0] > room.shape[0] and not self.plan.loop.reverse else 0
+        return room.as_strided(own.shape, room.stride(), room.storage_offset() - earlier)
 
     def output(
         self, name: str, view: tuple[int, Layout | None] | None, tensors: list[Any], beside: Beside, leaving: bool
@@ -228,7 +242,6 @@ class Call(Places):
         return tensors[self.numbers[node]] if node in self.numbers else None
 
 
-def placed(room: Tensor, shape: tuple[int, ...], reverse: bool) -> Tensor:
-    """The memory for an output as the kernel fills it: a path of states begins a step earlier than their outputs."""
-    earlier = room.stride(0) if shape[0] > room.shape[0] and not reverse else 0
-    return room.as_strided(shape, room.stride(), room.storage_offset() - earlier)
+def addresses(tensors: list[Any]) -> list[int]:
+    """Where they begin."""
+    return [0 if t is None else t.data_ptr() for t in tensors]

@@ -20,6 +20,7 @@ from elman.compiler.emit.outer import outers_for, together
 from elman.compiler.emit.plan import matrices, plan, without_rows
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import Given, Result
+from elman.compiler.emit.repeat import Segment, both_in_turn, in_turn
 from elman.compiler.emit.target import Target, host
 from elman.compiler.graph import Loop, Op, show
 
@@ -59,9 +60,22 @@ class Emitted:
         return self.kernels[dtype, wide, hoisted]
 
     def __call__(self, given: Given) -> Result:
+        call, some = self.call(given)
+        return call(given, some)
+
+    def call(self, given: Given) -> tuple[Call, Tensor]:
+        """A call of the kernel for these sizes, and any tensor of it."""
         some = next(iter([*given.per_step.values(), *given.state.values()]))
         count = torch.get_num_threads()
-        return self.compiled(some.dtype, given.size[1] / count)(given, some, count)
+        return self.compiled(some.dtype, given.size[1] / count).call(given, some, count), some
+
+    def in_turn(self, segment: Segment, count: int) -> Result | None:
+        return in_turn(self, segment, count)
+
+    def both_in_turn(
+        self, again: Emitted, replayed: Segment, given: Callable[[int, Result], Given], count: int
+    ) -> Result | None:
+        return both_in_turn(again, self, replayed, given, count)
 
 
 class Compiled:
@@ -95,16 +109,16 @@ class Compiled:
         self.kept = code.kept
         self.calls: dict[Any, Call] = {}
 
-    def __call__(self, given: Given, some: Tensor, count: int) -> Result:
+    def call(self, given: Given, some: Tensor, count: int) -> Call:
         """Products ahead, the kernel, products behind, on so many threads."""
         layout = [group[name].stride() for group, names in zip(given[:4], self.names) for name in names]
-        key = (given.size, count, *given.out, *layout)
+        key = (given.size, count, given.adding, *given.out, *layout)
         call = self.calls.get(key)
         if call is None:
             if len(self.calls) >= MANY:  # sizes that change at every call
                 self.calls.clear()
             call = self.calls[key] = Call(self, given, some, count)
-        return call(given, some)
+        return call
 
 
 def described(loop: Loop) -> list[str]:

@@ -32,12 +32,14 @@ class Jobs:
         self.numbers: list[int] = []
         self.patches: list[tuple[int, int, int]] = []  # slot, base, offset
         self.pairs: list[tuple[int, int]] = []  # function, slot of its block
+        self.zeros: list[int] = []  # slots of flags
 
     def flags(self) -> Spot:
         """Flags for a barrier of these threads, zero at the start of each call, with cache lines to themselves."""
         line = FLAG_BYTES // SLOT
         start = len(self.numbers) + line
         self.numbers += [0] * (self.count + 2) * line
+        self.zeros += [start + thread * line for thread in range(self.count)]
         return Spot(BLOCK, start * SLOT)
 
     def add(self, function: int, numbers: Sequence[int | Spot]) -> None:
@@ -57,11 +59,44 @@ class Jobs:
 
     def run(self, addresses: list[int]) -> None:
         """Run all of them, each of the memories beginning where `addresses` says; that of the block is filled in."""
+        block = self.filled(addresses)
+        threads.parallel(self.function, place(block) + self.start, self.count)
+
+    def filled(self, addresses: list[int]) -> array[int]:
+        """The block, which must live as long as it is read."""
         block = self.template[:]
-        addresses[BLOCK], _ = block.buffer_info()
+        addresses[BLOCK] = place(block)
         for slot, base, offset in self.patches:
             block[slot] = addresses[base] + offset
-        threads.parallel(self.function, addresses[BLOCK] + self.start, self.count)
+        return block
+
+    def repeat(self, addresses: list[int], moves: Sequence[int], times: int) -> None:
+        """Run all of them so many times in one launch; each memory moves by so many bytes after each."""
+        block = self.filled(addresses)
+        start = place(block)
+        moved = [(slot, moves[base]) for slot, base, _ in self.patches if moves[base]]
+        line = FLAG_BYTES // SLOT
+        numbers = [self.function, start + self.start, times, 0, len(self.zeros), len(moved)]
+        numbers += [start + slot * SLOT for slot in self.zeros]
+        numbers += [number for slot, by in moved for number in (start + slot * SLOT, by)]
+        flags = len(numbers) + line
+        more = array("q", numbers + [0] * (self.count + 3) * line)
+        more[3] = place(more) + flags * SLOT
+        threads.parallel(threads.repeat(), place(more), self.count)
+
+    @staticmethod
+    def joined(first: Jobs, second: Jobs, bases: int) -> Jobs:
+        """Both in one launch, one after the other; the memories of the second are numbered from `bases` on."""
+        made, shift = Jobs(first.count), len(first.numbers)
+        made.numbers = first.numbers + second.numbers
+        made.zeros = first.zeros + [slot + shift for slot in second.zeros]
+        made.patches = first.patches + [
+            (slot + shift, base, offset + shift * SLOT) if base == BLOCK else (slot + shift, base + bases, offset)
+            for slot, base, offset in second.patches
+        ]
+        made.pairs = first.pairs + [(function, slot + shift) for function, slot in second.pairs]
+        made.finish()
+        return made
 
     def _append(self, numbers: Sequence[int | Spot]) -> int:
         first = len(self.numbers)
@@ -70,3 +105,8 @@ class Jobs:
                 self.patches.append((slot, *number))
         self.numbers += [0 if isinstance(number, Spot) else number for number in numbers]
         return first
+
+
+def place(block: array[int]) -> int:
+    """The address of a block's first number."""
+    return block.buffer_info()[0]

@@ -28,7 +28,7 @@ UNROLL = 2  # steps of K in one turn of the loop
 DEPTH = 384  # the most steps of K between two visits to out; fewer, so that all visits are as long
 CHUNK = 1 << 19  # bytes of a that are copied at once: with a panel of b they fit into the second cache
 LARGE = 1 << 20  # the same where there are tiles: such processors have 2 MB of it, and copies cost them more
-SLOTS = ("a", "lda", "K", "M", "scratch", "scratch elements per thread", "factors")
+SLOTS = ("a", "lda", "K", "M", "scratch", "scratch elements per thread", "added", "factors")
 FACTOR = ("b", "ldb", "N", "out", "down", "across")  # further slots for each factor on the right
 
 
@@ -92,14 +92,14 @@ class Side(NamedTuple):
 
 
 def numbers(
-    K: int, a: Side, factors: Sequence[tuple[Side, Spot]], each: int, scratch: Spot, turned: bool = False
+    K: int, a: Side, factors: Sequence[tuple[Side, Spot]], scratch: tuple[Spot, int], turned: bool, added: bool
 ) -> list[int | Spot]:
     """The block for out (M, N) = a (K, M)^T b (K, N) for each (b, out) of the factors.
 
-    each: elements of scratch for a thread. turned: out is (N, M). The bits of `out` do not depend on the number of
-    threads. `out` must not overlap a or b.
+    scratch: where, and elements for each thread. turned: out is (N, M). added: to what is in out. The bits of `out` do
+    not depend on the number of threads. `out` must not overlap a or b.
     """
-    block: list[int | Spot] = [a.start, a.stride, K, a.columns, scratch, each, len(factors)]
+    block: list[int | Spot] = [a.start, a.stride, K, a.columns, *scratch, int(added), len(factors)]
     for b, out in factors:
         down, across = (1, a.columns) if turned else (b.columns, 1)
         block += b.start, b.stride, b.columns, out, down, across
@@ -143,7 +143,7 @@ def emit_outer(build: Build, whole: bool = False) -> None:
     chunk = Outers(0, build).strips * _strip(build)
     with build.function("outer", [pointer, i64, i64]) as (block, thread, count):
         a, scratch = build.read_pointer(block, 0), build.read_pointer(block, 4)
-        lda, K, M, each, factors = (build.read_int(block, slot) for slot in (1, 2, 3, 5, 6))
+        lda, K, M, each, added, factors = (build.read_int(block, slot) for slot in (1, 2, 3, 5, 6, 7))
         restore = build.flush_denormals()
         if build.tiled:
             tiles.configure(build, [tiles.SIDE] * 8)
@@ -165,7 +165,7 @@ def emit_outer(build: Build, whole: bool = False) -> None:
             k = build.mul_int(done, 2 if build.paired else 1)
             rows = build.sub_int(K, k)  # and beyond this visit
             source = build.at(a, build.mul_int(k, lda))
-            again = build.b.zext(build.compare(">", v, 0), i64)
+            again = build.b.select(build.compare(">", v, 0), build.c(1), added)
 
             def part(m: Value, _: list[Value]) -> None:
                 tall = build.min_int(build.sub_int(bottom, m), chunk)

@@ -40,6 +40,9 @@ class Given(NamedTuple):
     # outputs of steps that leave for good: they get memory of their own, or are written to the tensor given here by an
     # emitter that can; that tensor has room for a step more on both sides
     out: Mapping[str, Tensor | None] = {}
+    # for an emitter that runs several segments in one go: memory for the last states, and whether sums go on
+    last: Mapping[str, Tensor] = {}
+    adding: bool = False
 
 
 def like(tensor: Tensor, mask: Tensor) -> Tensor:

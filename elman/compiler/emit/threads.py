@@ -70,6 +70,17 @@ def chain() -> int:
     return _code().address("chain")
 
 
+def repeat() -> int:
+    """The address of a kernel that runs another several times; its block: see `_write_repeat`."""
+
+    def build() -> Any:
+        made = Build(host(), name="repeat")
+        _write_repeat(made)
+        return made.module
+
+    return native.load("repeat", "", build).address("repeat")
+
+
 def _code() -> native.Code:
     def build() -> Any:
         made = Build(host(), name="threads")
@@ -92,6 +103,41 @@ def _write_chain(build: Build) -> None:
             build.barrier(flags, thread, count, build.add_int(n, 1))
 
         build.loop(build.read_int(block, 0), job)
+
+
+def _write_repeat(build: Build) -> None:
+    """`repeat(block, thread, threads)`: run a kernel some times; between, clear its flags and move what it reads.
+
+    block: the kernel, its block, how many times, flags, how many slots to clear, how many to add to; then the addresses
+    of the first, and of the others with what is added to each.
+    """
+    with build.function("repeat", [pointer, i64, i64]) as (block, thread, count):
+        function, own, flags = (build.read_pointer(block, slot) for slot in (0, 1, 3))
+        zeros, moves = (build.read_int(block, slot) for slot in (4, 5))
+        first = build.at(block, 6, 8)
+        second = build.at(first, zeros, 8)
+
+        def clear(i: Value, _: list[Value]) -> None:
+            build.b.store(build.c(0), build.read_pointer(build.at(first, i, 8), 0))
+
+        def move(i: Value, _: list[Value]) -> None:
+            pair = build.at(second, build.mul_int(i, 2), 8)
+            place = build.read_pointer(pair, 0)
+            build.b.store(build.add_int(build.read_int(place, 0), build.read_int(pair, 1)), place)
+
+        def once(n: Value, _: list[Value]) -> None:
+            build.call_pointer(function, own, thread, count)
+            passed = build.mul_int(n, 2)
+            build.barrier(flags, thread, count, build.add_int(passed, 1))
+
+            def prepare() -> None:
+                build.loop(zeros, clear)
+                build.loop(moves, move)
+
+            build.when(build.compare("==", thread, 0), prepare)
+            build.barrier(flags, thread, count, build.add_int(passed, 2))
+
+        build.loop(build.read_int(block, 2), once)
 
 
 # ---- torch's OpenMP threads

@@ -41,7 +41,7 @@ def run(target: Target, dtype: str, a: np.ndarray, b: np.ndarray, count: int) ->
     scratch = np.full(size + 16, math.nan, a.dtype)
     strides = [x.strides[0] // x.itemsize for x in (a, b, out)]
     across = (1, strides[2]) if turned else (strides[2], 1)
-    parts = [a.ctypes.data, strides[0], K, a.shape[1], scratch.ctypes.data, size // count, 1]
+    parts = [a.ctypes.data, strides[0], K, a.shape[1], scratch.ctypes.data, size // count, 0, 1]
     parts += [b.ctypes.data, strides[1], b.shape[1], out.ctypes.data, *across]
     block = (ctypes.c_int64 * (len(SLOTS) + len(FACTOR)))(*parts)
     threads.parallel(made.outer, ctypes.addressof(block), count)
