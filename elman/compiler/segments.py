@@ -215,7 +215,8 @@ def added(sums: Tensors, more: Tensors) -> dict[str, Tensor]:
 def segment_length(checkpoint: int | str | None, T: int) -> int | None:
     """Steps a segment: the number given, or for "sqrt" twice the root of T.
 
-    Half of that would take the least memory, a sixth less; but each segment costs Python about a millisecond.
+    Half of that would take the least memory, a sixth less; but each segment costs Python about a millisecond where it
+    does not run in one launch with others.
     """
     if checkpoint is None or T == 1:
         return None
