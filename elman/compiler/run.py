@@ -14,7 +14,7 @@ from torch import Tensor
 from elman.compiler.collection import collection_paused
 from elman.compiler.derive import derive
 from elman.compiler.emit import reference
-from elman.compiler.emit.part import packed, unpacked
+from elman.compiler.emit.part import packed, trimmed, unpacked
 from elman.compiler.emit.reference import Given, Result
 from elman.compiler.graph import LEAVES, Loop, Node, Op
 from elman.compiler.segments import Kept, Pair, Runner, Segments, Tensors, pieces, rooms, run_segments, some_of
@@ -117,8 +117,8 @@ class Unfolded(torch.autograd.Function):
         ctx.starts, kept = [*starts], [*starts.values()]
         ctx.packing, memories = packed({name: result.per_step[name] for name in ctx.pair.saved})
         if torch._C._autograd._top_saved_tensors_default_hooks(True):
-            # what others keep in our place, as checkpointing does, they hold as long as they need it, as other tensors
-            ctx.lease, memories = None, [memory.detach() for memory in memories]
+            # what others keep in our place, as checkpointing does, they hold as long as they need it, and look at it
+            ctx.lease, memories = None, trimmed(ctx.packing, memories)
         else:
             ctx.lease = result.lease
         ctx.set_materialize_grads(False)

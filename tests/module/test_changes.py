@@ -207,6 +207,19 @@ def test_torchs_own_checkpoints_give_the_same_gradients(reentrant):
             leaf.grad = None
 
 
+def test_what_hooks_keep_of_a_call_has_the_same_sizes_at_every_call():
+    """Whatever memory there was to use again: torch's checkpoints compare them."""
+    layer, x = lstm(), torch.randn(20, 8, 16)
+    gradients(lambda: layer(torch.randn(30, 8, 16))[0], *layer.parameters())  # leaves memory that is larger
+    sizes: list[list[torch.Size]] = []
+    held = []
+    for _ in range(2):
+        sizes.append([])
+        with saved_tensors_hooks(lambda t: sizes[-1].append(t.shape) or t, lambda t: t):
+            held.append(layer(x))
+    assert sizes[0] == sizes[1]
+
+
 def test_what_hooks_keep_of_a_call_is_not_written_to_by_another():
     layer, x = lstm(), torch.randn(20, 8, 16)
     held = []

@@ -18,6 +18,11 @@ class Layout(NamedTuple):
     strides: tuple[int, ...]
     offset: int
 
+    @property
+    def end(self) -> int:
+        """Elements of the memory up to the last one of these."""
+        return self.offset + 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides))
+
     def of(self, memory: Tensor) -> Tensor:
         return memory.as_strided(self.shape, self.strides, memory.storage_offset() + self.offset)
 
@@ -62,6 +67,18 @@ def unpacked(packing: Packing, memories: Sequence[Tensor]) -> dict[str, Tensor |
         name: memories[number] if layout is None else Part(memories[number], layout)
         for name, (number, layout) in packing.items()
     }
+
+
+def trimmed(packing: Packing, memories: Sequence[Tensor]) -> list[Tensor]:
+    """The memories as tensors of their own, no larger than the sequences need, which is always the same."""
+    ends: dict[int, int] = {}
+    for number, layout in packing.values():
+        if layout is not None:
+            ends[number] = max(ends.get(number, 0), layout.end)
+    return [
+        memory.as_strided((ends[i],), (1,), memory.storage_offset()).detach() if i in ends else memory.detach()
+        for i, memory in enumerate(memories)
+    ]
 
 
 def as_tensor(value: Tensor | Part) -> Tensor:
