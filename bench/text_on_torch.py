@@ -19,13 +19,16 @@ State = state_type(("h", "c"))
 class OnTorch(nn.Module):
     """A stack's LSTM layers and dropouts on torch.nn; the state is a tuple of (h, c), (B, H) each."""
 
+    batch_first = False
+
     def __init__(self, stack: nn.Module) -> None:
         super().__init__()
         self.parts = nn.ModuleList(on_torch(part.cell) if hasattr(part, "cell") else part for part in stack.parts)
 
-    def forward(self, x, state=None, reset=None):
+    def forward(self, x, state=None, reset=None, watch=()):
         if reset is not None:
             raise SystemExit("torch.nn resets no state inside a window: leave --document out")
+        assert not watch, "torch.nn shows nothing of what is inside"
         state = iter(state or self.initial(x.shape[1]))
         last = []
         for part in self.parts:
