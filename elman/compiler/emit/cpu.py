@@ -47,7 +47,7 @@ class Emitted:
         self.loop, self.operands, self.target = loop, operands, target
         self.kernels: dict[tuple[torch.dtype, bool, bool], Compiled] = {}
         self.elements, waiting = matrices(loop)
-        self.large = LARGE if waiting else 1
+        self.large = LARGE if waiting or not self.elements else 0
 
     def compiled(self, dtype: torch.dtype, rows: float) -> Compiled:
         """The kernel for so many rows a thread, from memory, from the disk, or new."""
