@@ -159,6 +159,10 @@ class Flow:
         """i64 a // b, for values that are not negative."""
         return self.b.udiv(self.c(a), self.c(b))
 
+    def ceil_int(self, a: Value | int, b: Value | int) -> Value:
+        """i64 a / b, rounded up."""
+        return self.div_int(self.sub_int(self.add_int(a, b), 1), b)
+
     def min_int(self, a: Value | int, b: Value | int) -> Value:
         """The smaller i64."""
         a, b = self.c(a), self.c(b)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from elman.compiler.graph import Loop, Node, Op, pointwise
-from elman.compiler.simplify import fed
+from elman.compiler.graph import Loop, Node, Op
+from elman.compiler.simplify import fed, summed
 
 
 def joined(loop: Loop, place: Callable[[Node], str]) -> Loop:
@@ -41,10 +41,7 @@ def joined(loop: Loop, place: Callable[[Node], str]) -> Loop:
             for t in chain[1:]:
                 total = Node(Op.MATMUL, (*new[t].src, total), t.arg, t.width, 0, t.where)
             rest.append(total)
-        total = rest[0]
-        for term in rest[1:]:
-            total = pointwise(Op.ADD, total, term, where=node.where)
-        return total
+        return summed(rest, node)
 
     for node in loop.nodes():
         new[node] = made(node)

@@ -78,71 +78,94 @@ def emit_linear(build: Build) -> None:
 
     In bfloat16 each thread rounds a share of the rows, too, before they meet.
     """
-    with build.function("linear", [pointer, i64, i64]) as (block, thread, count):
-        whole = {name: build.read_int(block, i) for i, name in enumerate(SLOTS)}
-        at = {name: build.read_pointer(block, i) for i, name in enumerate(SLOTS)}
+    with build.function("linear", [pointer, i64, i64]) as arguments:
+        made = Writer(build, *arguments)
         restore = build.flush_denormals()
-        rows, N, terms = whole["rows"], whole["N"], whole["terms"]
-        panels = build.div_int(build.add_int(N, build.panel - 1), build.panel)
-
-        def share(total: Value, more: int) -> Value:
-            return build.div_int(build.mul_int(build.add_int(thread, more), total), count)
-
-        def slots(number: Value) -> tuple[dict[str, Value], dict[str, Value]]:
-            start = build.at(block, build.add_int(build.mul_int(number, len(TERM)), len(SLOTS)), 8)
-            return tuple(  # type: ignore[return-value]
-                {name: read(start, i) for i, name in enumerate(TERM)} for read in (build.read_int, build.read_pointer)
-            )
-
-        def prepare(number: Value, _: list[Value]) -> None:
-            sizes, here = slots(number)
-            strides = sizes["stride_k"], sizes["stride_n"], sizes["K"], N
-            build.call_pointer(at["pack"], here["w"], *strides, here["packed"], share(panels, 0), share(panels, 1))
-            if build.paired:
-                width, first = build.paired_width_int(sizes["K"]), share(rows, 0)
-                source = build.at(here["a"], build.mul_int(first, sizes["lda"]))
-                pairs, mine = (
-                    build.at(here["rounded"], build.mul_int(first, width)),
-                    build.sub_int(share(rows, 1), first),
-                )
-                build.call_pointer(at["round"], source, sizes["lda"], pairs, width, mine, sizes["K"])
-
-        build.loop(terms, prepare)
+        made.panels = build.ceil_int(made.sizes["N"], build.panel)
+        build.loop(made.sizes["terms"], made.prepare)
         if build.paired:
-            build.barrier(at["flags"], thread, count, 1)
-
-        def product(row: Value, height: Value, low: Value, high: Value) -> None:
-            out = build.at(at["out"], build.mul_int(row, whole["ldo"]))
-
-            def one(number: Value, _: list[Value]) -> None:
-                sizes, here = slots(number)
-                left, lda = here["a"], sizes["lda"]
-                if build.paired:
-                    left, lda = here["rounded"], build.paired_width_int(sizes["K"])
-                a, added = build.at(left, build.mul_int(row, lda)), build.b.zext(build.compare(">", number, 0), i64)
-                shape = height, build.elements_int(sizes["K"]), N, low, high, added
-                build.call_pointer(at["product"], a, lda, here["packed"], out, whole["ldo"], *shape)
-
-            build.loop(terms, one)
-
-        def by_rows() -> None:
-            build.barrier(at["flags"], thread, count, 2)
-            first, mine = share(rows, 0), build.sub_int(share(rows, 1), share(rows, 0))
-            blocks = build.div_int(build.add_int(mine, TOGETHER - 1), TOGETHER)
-            blocks = build.b.select(build.compare("==", terms, 1), build.min_int(blocks, 1), blocks)
-
-            def block(i: Value, _: list[Value]) -> None:
-                start, end = (build.div_int(build.mul_int(mine, build.add_int(i, more)), blocks) for more in (0, 1))
-                product(build.add_int(first, start), build.sub_int(end, start), build.c(0), panels)
-
-            build.loop(blocks, block)
-
-        def by_panels() -> None:
-            product(build.c(0), rows, share(panels, 0), share(panels, 1))
-
-        (total,) = build.loop(terms, lambda i, sums: [build.add_int(sums[0], slots(i)[0]["K"])], [build.c(0)])
-        few = build.compare("<", rows, build.mul_int(count, FEW_ROWS))
-        even = build.compare("==", build.b.urem(panels, count), 0)
-        near = build.compare("<=", build.mul_int(rows, total), NEAR)
-        build.choose(build.b.or_(few, build.b.and_(even, near)), by_panels, by_rows)
+            made.meet(1)
+        build.choose(made.in_panels(), made.by_panels, made.by_rows)
         restore()
+
+
+class Writer:
+    """What one thread does."""
+
+    panels: Value  # of the whole result
+
+    def __init__(self, build: Build, block: Value, thread: Value, count: Value) -> None:
+        self.build, self.block, self.thread, self.count = build, block, thread, count
+        self.sizes = {name: build.read_int(block, i) for i, name in enumerate(SLOTS)}
+        self.at = {name: build.read_pointer(block, i) for i, name in enumerate(SLOTS)}
+
+    def share(self, total: Value, more: int) -> Value:
+        """Where this thread's share begins, and with 1 where it ends."""
+        build = self.build
+        return build.div_int(build.mul_int(build.add_int(self.thread, more), total), self.count)
+
+    def meet(self, value: int) -> None:
+        self.build.barrier(self.at["flags"], self.thread, self.count, value)
+
+    def term(self, number: Value) -> tuple[dict[str, Value], dict[str, Value]]:
+        """The slots of one product as numbers and as pointers."""
+        build = self.build
+        start = build.at(self.block, build.add_int(build.mul_int(number, len(TERM)), len(SLOTS)), 8)
+        return tuple(  # type: ignore[return-value]
+            {name: read(start, i) for i, name in enumerate(TERM)} for read in (build.read_int, build.read_pointer)
+        )
+
+    def prepare(self, number: Value, _: list[Value]) -> None:
+        """Pack a share of a product's matrix, and round a share of its rows."""
+        build, share, rows = self.build, self.share, self.sizes["rows"]
+        sizes, here = self.term(number)
+        strides = sizes["stride_k"], sizes["stride_n"], sizes["K"], self.sizes["N"]
+        mine = share(self.panels, 0), share(self.panels, 1)
+        build.call_pointer(self.at["pack"], here["w"], *strides, here["packed"], *mine)
+        if build.paired:
+            width, first = build.paired_width_int(sizes["K"]), share(rows, 0)
+            source = build.at(here["a"], build.mul_int(first, sizes["lda"]))
+            pairs, count = build.at(here["rounded"], build.mul_int(first, width)), build.sub_int(share(rows, 1), first)
+            build.call_pointer(self.at["round"], source, sizes["lda"], pairs, width, count, sizes["K"])
+
+    def in_panels(self) -> Value:
+        """Whether threads take panels rather than rows: where rows are few, or all are near."""
+        build, terms, rows = self.build, self.sizes["terms"], self.sizes["rows"]
+        (total,) = build.loop(terms, lambda i, sums: [build.add_int(sums[0], self.term(i)[0]["K"])], [build.c(0)])
+        few = build.compare("<", rows, build.mul_int(self.count, FEW_ROWS))
+        even = build.compare("==", build.b.urem(self.panels, self.count), 0)
+        near = build.compare("<=", build.mul_int(rows, total), NEAR)
+        return build.b.or_(few, build.b.and_(even, near))
+
+    def product(self, row: Value, height: Value, low: Value, high: Value) -> None:
+        """So many rows of the panels low to high, product after product."""
+        build, whole = self.build, self.sizes
+        out = build.at(self.at["out"], build.mul_int(row, whole["ldo"]))
+
+        def one(number: Value, _: list[Value]) -> None:
+            sizes, here = self.term(number)
+            left, lda = here["a"], sizes["lda"]
+            if build.paired:
+                left, lda = here["rounded"], build.paired_width_int(sizes["K"])
+            a, added = build.at(left, build.mul_int(row, lda)), build.b.zext(build.compare(">", number, 0), i64)
+            shape = height, build.elements_int(sizes["K"]), whole["N"], low, high, added
+            build.call_pointer(self.at["product"], a, lda, here["packed"], out, whole["ldo"], *shape)
+
+        build.loop(whole["terms"], one)
+
+    def by_rows(self) -> None:
+        build, rows = self.build, self.sizes["rows"]
+        self.meet(2)
+        first, mine = self.share(rows, 0), build.sub_int(self.share(rows, 1), self.share(rows, 0))
+        blocks = build.ceil_int(mine, TOGETHER)
+        alone = build.compare("==", self.sizes["terms"], 1)
+        blocks = build.b.select(alone, build.min_int(blocks, 1), blocks)
+
+        def block(i: Value, _: list[Value]) -> None:
+            start, end = (build.div_int(build.mul_int(mine, build.add_int(i, more)), blocks) for more in (0, 1))
+            self.product(build.add_int(first, start), build.sub_int(end, start), build.c(0), self.panels)
+
+        build.loop(blocks, block)
+
+    def by_panels(self) -> None:
+        self.product(self.build.c(0), self.sizes["rows"], self.share(self.panels, 0), self.share(self.panels, 1))

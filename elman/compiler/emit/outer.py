@@ -139,7 +139,6 @@ def emit_outer(build: Build, whole: bool = False) -> None:
         most = build.target.tile_vectors
         panels = [_emit_panel(build, vectors) for vectors in range(most if whole else 1, most + 1)]
         strips = _emit_strips(build)
-    width = build.panel
     chunk = Outers(0, build).strips * _strip(build)
     with build.function("outer", [pointer, i64, i64]) as (block, thread, count):
         a, scratch = build.read_pointer(block, 0), build.read_pointer(block, 4)
@@ -148,16 +147,14 @@ def emit_outer(build: Build, whole: bool = False) -> None:
         if build.tiled:
             tiles.configure(build, [tiles.SIDE] * 8)
 
-        def factor(number: Value) -> Factor:
-            return Factor(build, build.at(block, build.add_int(build.mul_int(number, len(FACTOR)), len(SLOTS)), 8))
-
-        (total,) = build.loop(factors, lambda i, sums: [build.add_int(sums[0], factor(i).panels)], [build.c(0)])
+        count_of = lambda i, sums: [build.add_int(sums[0], Factor(build, block, i).panels)]  # noqa: E731
+        (total,) = build.loop(factors, count_of, [build.c(0)])
         (top, bottom), (left, right) = _part(build, M, total, thread, count)
         panel_copy = build.at(scratch, build.mul_int(each, thread))
         elements = build.elements_int(K)
-        visits = build.max_int(_ceil(build, elements, DEPTH), 1)  # one at least: no rows give zeros
-        depth = build.mul_int(_ceil(build, _ceil(build, elements, visits), build.whole), build.whole)
-        strip_copies = build.at(panel_copy, build.mul_int(depth, width))
+        visits = build.max_int(build.ceil_int(elements, DEPTH), 1)  # one at least: no rows give zeros
+        depth = build.mul_int(build.ceil_int(build.ceil_int(elements, visits), build.whole), build.whole)
+        strip_copies = build.at(panel_copy, build.mul_int(depth, build.panel))
 
         def visit(v: Value, _: list[Value]) -> None:
             done = build.mul_int(v, depth)
@@ -172,22 +169,12 @@ def emit_outer(build: Build, whole: bool = False) -> None:
                 build.b.call(strips, [build.at(source, m), lda, strip_copies, steps, rows, tall])
 
                 def some(number: Value, before: list[Value]) -> list[Value]:
-                    one = factor(number)
+                    one = Factor(build, block, number)
                     b, out = build.at(one.b, build.mul_int(k, one.ldb)), build.at(one.out, build.mul_int(m, one.down))
 
-                    def panel(p: Value, _: list[Value]) -> None:
-                        n = build.mul_int(p, width)
-                        wide = build.min_int(build.sub_int(one.N, n), width)
-                        place = build.at(out, build.mul_int(n, one.across))
-                        sources = [strip_copies, build.at(b, n), one.ldb, panel_copy]
-                        sizes = [one.down, one.across, steps, rows, tall, wide, again]
-                        if len(panels) > 1:
-                            _choose(build, panels, wide, [*sources, place, *sizes])
-                        else:
-                            build.b.call(panels[0], [*sources, place, *sizes])
-
-                    first = build.max_int(build.sub_int(left, before[0]), 0)
-                    build.loop(build.min_int(build.sub_int(right, before[0]), one.panels), panel, start=first)
+                    sizes = [one.down, one.across, steps, rows, tall, again]
+                    span = [build.sub_int(edge, before[0]) for edge in (left, right)]
+                    _pass(build, panels, one, [strip_copies, b, panel_copy, out], sizes, span)
                     return [build.add_int(before[0], one.panels)]
 
                 build.loop(factors, some, [build.c(0)])
@@ -200,23 +187,41 @@ def emit_outer(build: Build, whole: bool = False) -> None:
         restore()
 
 
+def _pass(
+    build: Build, panels: list[Value], one: "Factor", places: list[Value], sizes: list[Value], span: list[Value]
+) -> None:
+    """All strips by the panels of one factor that lie in a span of panels."""
+    strips, b, copy, out = places
+
+    def panel(p: Value, _: list[Value]) -> None:
+        n = build.mul_int(p, build.panel)
+        wide = build.min_int(build.sub_int(one.N, n), build.panel)
+        sources = [strips, build.at(b, n), one.ldb, copy, build.at(out, build.mul_int(n, one.across))]
+        arguments = [*sources, *sizes[:-1], wide, sizes[-1]]
+        _choose(build, panels, wide, arguments) if len(panels) > 1 else build.b.call(panels[0], arguments)
+
+    first = build.max_int(span[0], 0)
+    build.loop(build.min_int(span[1], one.panels), panel, start=first)
+
+
 class Factor:
     """One factor on the right, as its slots say."""
 
-    def __init__(self, build: Build, slots: Value) -> None:
+    def __init__(self, build: Build, block: Value, number: Value) -> None:
+        slots = build.at(block, build.add_int(build.mul_int(number, len(FACTOR)), len(SLOTS)), 8)
         self.b, self.out = build.read_pointer(slots, 0), build.read_pointer(slots, 3)
         self.ldb, self.N, self.down, self.across = (build.read_int(slots, i) for i in (1, 2, 4, 5))
-        self.panels = _ceil(build, self.N, build.panel)
+        self.panels = build.ceil_int(self.N, build.panel)
 
 
 def _part(build: Build, M: Value, panels: Value, thread: Value, count: Value) -> list[tuple[Value, Value]]:
     """The rows of out and the panels, from and to, that are this thread's: the threads form the cheapest grid."""
     size, vectors = tiles.HALF if build.tiled else build.target.tile_rows, build.target.tile_vectors
-    units = _ceil(build, M, size), panels
+    units = build.ceil_int(M, size), panels
 
     def grid(tall: Value, best: list[Value]) -> list[Value]:
         """Keep what costs least: so many vector operations per step of K, of which the copies are the smaller part."""
-        strips, wide = (_ceil(build, n, by) for n, by in zip(units, (tall, build.div_int(count, tall))))
+        strips, wide = (build.ceil_int(n, by) for n, by in zip(units, (tall, build.div_int(count, tall))))
         products = build.mul_int(build.mul_int(strips, wide), build.target.tile_rows * vectors)
         copies = build.add_int(build.mul_int(strips, 3), build.mul_int(wide, 3 * vectors))
         cost = build.add_int(products, copies)
@@ -237,7 +242,7 @@ def _part(build: Build, M: Value, panels: Value, thread: Value, count: Value) ->
 def _choose(build: Build, panels: list[Value], wide: Value, arguments: list[Value]) -> None:
     """Call the panel function with as many vectors as `wide` columns take, 1 or more."""
     after = build.b.append_basic_block("panelled")
-    switch = build.b.switch(_ceil(build, wide, build.lanes), after)
+    switch = build.b.switch(build.ceil_int(wide, build.lanes), after)
     for count, panel in enumerate(panels, 1):
         block = build.b.append_basic_block(f"vectors{count}")
         switch.add_case(build.c(count), block)
@@ -269,7 +274,7 @@ def _emit_strips(build: Build) -> Value:
 
             whole = build.div_int(columns, width)
             build.loop(whole, lambda s, _: strip(s, masked=False))
-            build.loop(_ceil(build, columns, width), lambda s, _: strip(s, masked=True), start=whole)
+            build.loop(build.ceil_int(columns, width), lambda s, _: strip(s, masked=True), start=whole)
 
         build.loop(steps, row)
     return build.module.functions["strips"]
@@ -339,7 +344,7 @@ def _emit_panel(build: Build, vectors: int) -> Value:
             build.choose(build.compare(">", left, FEW), lambda: some(tall), lambda: some(FEW))
 
         build.loop(steps, row)
-        build.loop(_ceil(build, rows, tall), tile)
+        build.loop(build.ceil_int(rows, tall), tile)
     return build.module.functions[name]
 
 
@@ -391,8 +396,3 @@ def _scatter(
     for n, total in enumerate(sums):
         build.store(total, build.at(held[0], n * build.lanes))
     spread(build, held[0], len(sums) // held[1] * build.lanes, out, strides, sizes, again)
-
-
-def _ceil(build: Build, a: Value, b: Value | int) -> Value:
-    """i64 a / b, rounded up."""
-    return build.div_int(build.sub_int(build.add_int(a, b), 1), b)
