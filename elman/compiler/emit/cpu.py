@@ -45,19 +45,22 @@ class Emitted:
 
     def __init__(self, loop: Loop, operands: torch.dtype | None, target: Target) -> None:
         self.loop, self.operands, self.target = loop, operands, target
-        self.kernels: dict[tuple[torch.dtype, bool, bool], Compiled] = {}
+        self.kernels: dict[tuple[torch.dtype, bool, int], Compiled] = {}
         self.elements, waiting = matrices(loop)
         self.large = LARGE if waiting or not self.elements else 0
 
-    def compiled(self, dtype: torch.dtype, rows: float) -> Compiled:
-        """The kernel for so many rows a thread, from memory, from the disk, or new."""
-        wide = rows >= WIDE_ROWS
-        hoisted = not wide or (rows < FULL_ROWS and self.elements * (self.operands or dtype).itemsize >= self.large)
-        if (dtype, wide, hoisted) not in self.kernels:
+    def compiled(self, dtype: torch.dtype, B: int, count: int) -> Compiled:
+        """The kernel for B rows on so many threads, from memory, from the disk, or new."""
+        rows = B / count
+        narrow = 0 if rows >= WIDE_ROWS else count
+        large = self.elements * (self.operands or dtype).itemsize >= self.large
+        hoisted = bool(narrow) or (rows < FULL_ROWS and large)
+        key = dtype, hoisted, narrow
+        if key not in self.kernels:
             with collection_paused():
                 name = TYPES[dtype] if self.operands is None else ROUNDED[self.operands]
-                self.kernels[dtype, wide, hoisted] = Compiled(self.loop, wide, hoisted, name, self.target)
-        return self.kernels[dtype, wide, hoisted]
+                self.kernels[key] = Compiled(self.loop, narrow, hoisted, name, self.target)
+        return self.kernels[key]
 
     def __call__(self, given: Given) -> Result:
         call, some = self.call(given)
@@ -67,7 +70,7 @@ class Emitted:
         """A call of the kernel for these sizes, and any tensor of it."""
         some = next(iter([*given.per_step.values(), *given.state.values()]))
         count = torch.get_num_threads()
-        return self.compiled(some.dtype, given.size[1] / count).call(given, some, count), some
+        return self.compiled(some.dtype, given.size[1], count).call(given, some, count), some
 
     def in_turn(self, segment: Segment, count: int) -> Result | None:
         return in_turn(self, segment, count)
@@ -79,11 +82,14 @@ class Emitted:
 
 
 class Compiled:
-    """A planned loop and its kernel, for one element type: "f32", "f64" or "bf16"."""
+    """A planned loop and its kernel, for one element type: "f32", "f64" or "bf16".
 
-    def __init__(self, loop: Loop, wide: bool, hoisted: bool, dtype: str, target: Target) -> None:
+    narrow: threads that share columns; 0 where each has rows of its own.
+    """
+
+    def __init__(self, loop: Loop, narrow: int, hoisted: bool, dtype: str, target: Target) -> None:
         self.sizes = Build(target, dtype)
-        self.plan = plan(loop, wide, hoisted, self.sizes.panel)
+        self.plan = plan(loop, narrow, hoisted, self.sizes.panel)
         self.layout = Layout(self.plan, self.sizes)
         self.products = partial(products, dtype, target, [N for _, N in self.plan.matrices])
         beside = any(n.op is Op.MATMUL for n in [*self.plan.ahead, *self.plan.behind])
@@ -100,7 +106,7 @@ class Compiled:
             return module.module
 
         way = [
-            "wide" if wide else "narrow",
+            f"narrow {self.plan.period}" if narrow else "wide",
             "hoisted" if hoisted else "in step",
             "reverse" if loop.reverse else "forward",
         ]

@@ -2,19 +2,22 @@
 
 The kernel is called as kernel(block, thread, threads). With a wide plan each thread runs all steps for its own rows of
 the batch, without waiting. With a narrow one every thread computes all rows, but only its share of the columns of a
-product, and they meet after each product; the first thread writes the results.
+product. Where the plan has a period, all else is computed in those columns only, too, and threads meet before a product
+that reads columns of others. Else they meet after each product, compute the rest alike, and the first one writes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from elman.compiler.emit.columns import exchanged
 from elman.compiler.emit.joined import onto
-from elman.compiler.emit.layout import FIXED_SLOTS, Layout
-from elman.compiler.emit.llvm import Build, Value, i64, pointer
+from elman.compiler.emit.layout import FIXED_SLOTS
+from elman.compiler.emit.llvm import Value, i64, pointer
 from elman.compiler.emit.own import own_product
-from elman.compiler.emit.plan import Phase, Place, Plan, Sweep, needs
+from elman.compiler.emit.plan import Phase, Place, Sweep, needs
+from elman.compiler.emit.shares import Shares
 from elman.compiler.emit.vectorops import apply
 from elman.compiler.graph import Node, Op
 
@@ -27,13 +30,8 @@ class Rows:
     stride: Value | int
 
 
-class Kernel:
+class Kernel(Shares):
     """Writes one kernel into a module."""
-
-    def __init__(self, plan: Plan, build: Build) -> None:
-        self.plan, self.build = plan, build
-        self.layout = Layout(plan, build)
-        self.barriers = max(sum(len(phase.products) for phase in plan.phases), 1)
 
     def write(self) -> None:
         """kernel(block, thread, threads)."""
@@ -42,6 +40,7 @@ class Kernel:
             self.block, self.thread, self.threads = block, thread, threads
             restore = build.flush_denormals()
             self.T, self.B, self.parts, self.per_part = map(self.integer, FIXED_SLOTS[:4])
+            self.divide()
             self.pack()
             if self.plan.wide:  # there may be fewer threads than parts
                 rest = build.sub_int(build.add_int(self.parts, build.sub_int(threads, 1)), thread)
@@ -51,12 +50,6 @@ class Kernel:
                 self.part(thread)
             restore()
 
-    def integer(self, name: str) -> Value:
-        return self.build.read_int(self.block, self.layout.slots[name])
-
-    def address(self, name: str) -> Value:
-        return self.build.read_pointer(self.block, self.layout.slots[name])
-
     def pack(self) -> None:
         """Lay the matrices out in panels, each thread its share."""
         build = self.build
@@ -64,12 +57,9 @@ class Kernel:
             return
         for i, (node, transposed) in enumerate(self.plan.weights):
             K, N = (node.width, node.rows) if transposed else (node.rows, node.width)
-            low, high = self.share(-(-N // build.panel))
             strides = [self.integer(f"weight{i}.{axis}") for axis in ("nk" if transposed else "kn")]
-            build.call_pointer(
-                self.address("pack"), self.address(f"weight{i}"), *strides, build.c(K), build.c(N),
-                self.address(f"packed{i}"), low, high,
-            )  # fmt: skip
+            matrix, packed = [self.address(f"weight{i}"), *strides, build.c(K), build.c(N)], self.address(f"packed{i}")
+            self.panels(N, partial(build.call_pointer, self.address("pack"), *matrix, packed))
         build.barrier(self.address("flags"), self.thread, self.threads, build.c(1))
 
     # ---- one part of the batch
@@ -79,22 +69,23 @@ class Kernel:
         self.row0 = build.mul_int(number, self.per_part) if self.plan.wide else build.c(0)
         self.count = build.min_int(self.per_part, build.sub_int(self.B, self.row0))
         area = build.mul_int(build.mul_int(number, self.per_part), self.layout.per_row)
-        self.scratch = build.at(self.address("scratch"), area)
+        self.mine = build.at(self.address("scratch"), area)
+        self.scratch = self.address("scratch") if self.plan.period else self.mine
         self.first = build.compare("==", self.thread, 0)
         for name in self.plan.loop.carried:
             self.copy_state(name, "first")
         build.loop(self.T, lambda n, _: self.step(n))
-        if self.plan.wide:
-            self.copy_last()
-        else:
+        if self.alike:
             build.when(self.first, self.copy_last)
+        else:
+            self.copy_last()
 
     def output(self, pointer: Value, own: Value) -> Value:
-        """Where an output goes: for all but the first thread of a narrow plan, to rows of their own."""
-        return pointer if self.plan.wide else self.build.b.select(self.first, pointer, own)
+        """Where an output goes: where threads compute alike, for all but the first to rows of their own."""
+        return self.build.b.select(self.first, pointer, own) if self.alike else pointer
 
     def private(self, key: object) -> Value:
-        """The temporary rows of this part."""
+        """The temporary rows of this part, which threads with columns of their own share."""
         before, _ = self.layout.rows[key]
         return self.build.at(self.scratch, self.build.mul_int(self.per_part, before))
 
@@ -104,12 +95,16 @@ class Kernel:
         ring = self.private(f"ring:{name}")
         half = build.mul_int(build.b.and_(n, build.c(1)), build.mul_int(self.per_part, width))
         own = build.at(ring, half)
-        if name not in self.plan.paths:
+        if name not in self.plan.paths or self.plan.period:
             return own
+        return self.output(self.path_rows(name, n), own)
+
+    def path_rows(self, name: str, n: Value) -> Value:
+        """The same where every step of it is kept."""
+        build, width = self.build, self.plan.loop.carried[name].width
         slot = build.sub_int(self.T, n) if self.plan.loop.reverse else n
         row = build.add_int(build.mul_int(slot, self.B), self.row0)
-        path = build.at(self.address(f"path:{name}"), build.mul_int(row, width))
-        return self.output(path, own)
+        return build.at(self.address(f"path:{name}"), build.mul_int(row, width))
 
     def copy_state(self, name: str, which: str) -> None:
         """Bring the given state in, or the last one out."""
@@ -118,9 +113,15 @@ class Kernel:
             stride = self.integer(f"first:{name}.r")
             source = build.at(self.address(f"first:{name}"), build.mul_int(self.row0, stride))
             self.copy(Rows(source, stride), Rows(self.state_rows(name, build.c(0)), width), width)
+            if self.beside(name):
+                self.copy(Rows(source, stride), Rows(self.path_rows(name, build.c(0)), width), width)
         else:
             target = build.at(self.address(f"last:{name}"), build.mul_int(self.row0, width))
             self.copy(Rows(self.state_rows(name, self.T), width), Rows(target, width), width)
+
+    def beside(self, name: str) -> bool:
+        """The state goes to its path, too: other threads read it from two rows in turn, which are in caches."""
+        return bool(self.plan.period) and name in self.plan.paths
 
     def copy_last(self) -> None:
         for name in self.plan.loop.carried:
@@ -134,19 +135,6 @@ class Kernel:
             self.columns(width, lambda j, mask, _: build.store(build.load(build.at(a, j), mask), build.at(b, j), mask))
 
         build.loop(self.count, row)
-
-    def columns(
-        self, width: int, body: Callable[[Value, int | None, list[Value]], object], init: list[Value] = []
-    ) -> list[Value]:
-        """body(column, mask, carried) over vectors of columns, the last one masked where the width asks for it."""
-        build = self.build
-        whole, rest = divmod(width, build.lanes)
-        carried = list(init)
-        if whole:
-            carried = build.loop(whole * build.lanes, lambda j, c: body(j, None, c), carried, step=build.lanes)  # type: ignore[arg-type,return-value]
-        if rest:
-            carried = body(build.c(whole * build.lanes), rest, carried) or carried  # type: ignore[assignment]
-        return carried
 
     # ---- one step
 
@@ -162,21 +150,27 @@ class Kernel:
             self.at[node] = Rows(build.at(self.address(f"stream{i}"), offset), per_r)
         for name, node in plan.loop.carried.items():
             self.at["prev", name] = Rows(self.state_rows(name, n), node.width)
-            self.at[Place("state", name)] = Rows(self.state_rows(name, build.add_int(n, 1)), node.width)
+            after = build.add_int(n, 1)
+            self.at[Place("state", name)] = Rows(self.state_rows(name, after), node.width)
+            if self.beside(name):
+                self.at[Place("path", name)] = Rows(self.path_rows(name, after), node.width)
         for i, node in enumerate(plan.stored):
             row = build.add_int(build.mul_int(self.t, self.B), self.row0)
             out = build.at(self.address(f"stored{i}"), build.mul_int(row, node.width))
             self.at[Place("stored", node)] = Rows(self.output(out, self.private(("own", node))), node.width)
         for node in plan.temps:
-            self.at[Place("temp", node)] = Rows(self.temp_rows(node), self.layout.rows[node][1])
+            self.at[Place("temp", node)] = Rows(self.temp_rows(node), build.columns(node.width))
         for phase in plan.phases:
+            if plan.period and any(map(exchanged, phase.products)):
+                self.meet(phase.products[0])
+                self.fetch(phase)
             for product in phase.products:
                 self.product(product) if product.op is Op.MATMUL else own_product(self, product)
             if phase.sweeps:
                 build.loop(self.count, lambda r, _, phase=phase: self.row(phase, r))  # type: ignore[misc]
 
     def temp_rows(self, node: Node) -> Value:
-        if node.op is not Op.MATMUL or self.plan.wide:
+        if node not in self.layout.shared:
             return self.private(node)
         build = self.build
         half = build.mul_int(build.b.and_(self.n, build.c(1)), self.layout.shared_per_row)
@@ -204,7 +198,8 @@ class Kernel:
         if not build.paired:
             return self.side(node)
         if node not in self.rounded:
-            side, out = self.side(node), Rows(self.private(("rounded", node)), build.paired_width(node.width))
+            before, width = self.layout.rows["rounded", node]
+            side, out = self.side(node), Rows(build.at(self.mine, build.mul_int(self.per_part, before)), width)
             sizes = build.c(out.stride), self.count, build.c(node.width)
             build.call_pointer(self.address("round"), side.start, build.c(side.stride), out.start, *sizes)
             self.rounded[node] = out
@@ -226,29 +221,32 @@ class Kernel:
         if self.plan.wide:
             multiply(build.c(0), build.c(panels))
             return
-        first, last = self.share(panels)
         back = build.compare("!=", build.b.and_(self.n, build.c(1)), 0)
 
-        def panel(p: Value, _: object) -> None:
-            """Every other step from the last panel to the first: what was read last is still in the cache."""
-            turned = build.sub_int(build.add_int(first, build.sub_int(last, 1)), p)
-            p = build.b.select(back, turned, p)
-            multiply(p, build.add_int(p, 1))
+        def some(first: Value, last: Value) -> None:
+            def panel(p: Value, _: object) -> None:
+                """Every other step from the last panel to the first: what was read last is still in the cache."""
+                turned = build.sub_int(build.add_int(first, build.sub_int(last, 1)), p)
+                p = build.b.select(back, turned, p)
+                multiply(p, build.add_int(p, 1))
 
-        build.loop(last, panel, start=first)
-        done = build.add_int(build.mul_int(self.n, self.barriers), 2 + self.product_number(node))
-        build.barrier(self.address("flags"), self.thread, self.threads, done)
+            build.loop(last, panel, start=first)
 
-    def share(self, panels: int) -> tuple[Value, Value]:
-        """This thread's panels, from and to."""
+        self.panels(node.width, some, back)
+        if self.alike:
+            self.meet(node)
+
+    def fetch(self, phase: Phase) -> None:
+        """Ask for what other threads have written of the sides of its products, all of it at once."""
         build = self.build
-        low, high = (
-            build.div_int(build.mul_int(build.add_int(self.thread, more), panels), self.threads) for more in (0, 1)
-        )
-        return low, high
+        for node in dict.fromkeys(n.src[0] for n in phase.products if exchanged(n)):
+            side = self.side(node)
 
-    def product_number(self, node: Node) -> int:
-        return [p for phase in self.plan.phases for p in phase.products].index(node)
+            def row(r: Value, _: object, side: Rows = side, width: int = node.width) -> None:
+                start = build.at(side.start, build.mul_int(r, side.stride))
+                build.loop(width, lambda j, _: build.prefetch(build.at(start, j), level=3), step=build.lanes)
+
+            build.loop(self.count, row)
 
     # ---- one row
 
@@ -263,10 +261,10 @@ class Kernel:
                     where = self.rows(node)
                     self.pointers[node] = build.at(where.start, build.mul_int(r, where.stride))
             for _, place in sweep.writes:
-                whole = Place(place.kind, place.key)
-                if whole not in self.pointers:
-                    where = self.at[whole]
-                    self.pointers[whole] = build.at(where.start, build.mul_int(r, where.stride))
+                for whole in self.targets(place):
+                    if whole not in self.pointers:
+                        where = self.at[whole]
+                        self.pointers[whole] = build.at(where.start, build.mul_int(r, where.stride))
         for sweep in phase.sweeps:
             self.sweep(sweep, r)
 
@@ -282,9 +280,8 @@ class Kernel:
             memo: dict[tuple[Node, int], Value] = {}
             for node, place in sweep.writes:
                 value = self.pull(node, j, 0, mask, memo)
-                build.store(
-                    value, build.at(build.at(self.pointers[Place(place.kind, place.key)], j), place.offset), mask
-                )
+                for whole in self.targets(place):
+                    build.store(value, build.at(build.at(self.pointers[whole], j), place.offset), mask)
             for node in sweep.totals:
                 p = build.at(self.total(node), j)
                 build.store(build.add(build.load(p, mask), self.pull(node.src[0], j, 0, mask, memo)), p, mask)
@@ -299,6 +296,11 @@ class Kernel:
                 where = self.at[self.plan.home[node]]
                 build.store_scalar(total, build.at(where.start, build.mul_int(r, where.stride)))
 
+    def targets(self, place: Place) -> list[Place]:
+        """Where the rows begin that are written to."""
+        both = place.kind == "state" and self.beside(str(place.key))
+        return [Place(place.kind, place.key), *[Place("path", place.key)] * both]
+
     def reduce(self, node: Node, so_far: Value, value: Value, mask: int | None) -> Value:
         build = self.build
         if mask is not None:
@@ -306,9 +308,9 @@ class Kernel:
         return build.add(so_far, value) if node.op is Op.SUM else build.maximum(so_far, value)
 
     def total(self, node: Node) -> Value:
-        """This thread's running sum over rows and steps."""
-        i = self.plan.totals.index(node)
-        return self.build.at(self.address(f"total{i}"), self.build.mul_int(self.thread, node.width))
+        """This thread's running sum over rows and steps; its columns of one, where it has columns of its own."""
+        start = self.address(f"total{self.plan.totals.index(node)}")
+        return start if self.plan.period else self.build.at(start, self.build.mul_int(self.thread, node.width))
 
     def scalar(self, node: Node) -> Value:
         """A value of width 1 as a vector with it in each lane."""

@@ -28,20 +28,21 @@ class Layout:
             self._add(f"total{i}")
         self.rows: dict[object, tuple[int, int]] = {}  # key -> (elements before it per row, elements of its own row)
         self.per_row = 0
+        shared = [n for n in plan.temps if not plan.wide and (plan.period or n.op is Op.MATMUL)]
         for node in plan.temps:
-            self._row(node, build.columns(node.width))
+            if node not in shared:
+                self._row(node, build.columns(node.width))
         for name, node in plan.loop.carried.items():
             self._row(f"ring:{name}", 2 * node.width)
         for node in plan.stored:
             self._row(("own", node), node.width)
         for node in plan.sides if build.paired else ():
             self._row(("rounded", node), build.paired_width(node.width))
-        self.shared: dict[Node, int] = {}  # product -> elements before it per row, in each half of the shared scratch
+        self.shared: dict[Node, int] = {}  # value -> elements before it per row, in each half of the shared scratch
         self.shared_per_row = 0
-        for node in plan.temps:
-            if node.op is Op.MATMUL:
-                self.shared[node] = self.shared_per_row
-                self.shared_per_row += build.columns(node.width)
+        for node in shared:
+            self.shared[node] = self.shared_per_row
+            self.shared_per_row += build.columns(node.width)
 
     def _add(self, *names: str) -> None:
         for name in names:

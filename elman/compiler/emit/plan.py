@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from elman.compiler.emit.columns import period, single, worthwhile
 from elman.compiler.emit.joined import chain, joined, onto
 from elman.compiler.graph import ACROSS, LEAVES, POINTWISE, PRODUCTS, TOTALS, Loop, Node, Op, order
 from elman.compiler.unfold import unfold
@@ -71,6 +72,7 @@ class Plan:
     phases: list[Phase] = field(default_factory=list)
     home: dict[Node, Place] = field(default_factory=dict)  # where a value can be read once written
     written: dict[Node, Moment] = field(default_factory=dict)
+    period: int = 0  # of columns, where threads of a narrow plan have columns of their own; see columns.py
 
     @property
     def sides(self) -> list[Node]:
@@ -83,20 +85,24 @@ class Plan:
         return [(n.width, n.rows) if turned else (n.rows, n.width) for n, turned in self.weights]
 
 
-def plan(loop: Loop, wide: bool, hoisted: bool, panel: int) -> Plan:
+def plan(loop: Loop, narrow: int, hoisted: bool, panel: int) -> Plan:
     """Divide a loop and schedule its inside.
 
-    wide: each thread runs rows of its own. hoisted: products that need no state are done for all steps at once;
-    otherwise at their step, while their sides are in the cache, and only sums over all rows stay behind.
-    panel: columns of a product's tile; a result of whole tiles is written straight to its output.
+    narrow: threads that share columns; 0: each thread runs rows of its own. hoisted: products that need no state are
+    done for all steps at once; otherwise at their step, while their sides are in the cache, and only sums over all rows
+    stay behind. panel: columns of a product's tile; a result of whole tiles is written straight to its output.
     """
     parts, still = divide(loop, hoisted), without_steps(loop)
     places = {
         node: name for name, part in zip(("ahead", "inside", "behind"), parts) for node in part if node not in still
     }
     loop = joined(loop, lambda node: places.get(node, ""))
-    made = Plan(loop, wide, hoisted, panel, *divide(loop, hoisted))
+    made = Plan(loop, not narrow, hoisted, panel, *divide(loop, hoisted))
     choose_outputs(made)
+    if narrow:
+        found = period(made.inside, [*made.stored, *loop.carried.values()], panel)
+        even = found // panel % narrow == 0  # else some threads would have more to do than others
+        made.period = found if even and worthwhile(made.inside) else 0
     when = moments(made)
     choose_memory(made)
     while True:
@@ -214,6 +220,7 @@ def choose_memory(made: Plan) -> None:
     """Which values lie in memory: outputs, states, sides of products, and columns side by side."""
     inside = set(made.inside)
     partial = {onto(n) for n in made.inside}
+    read = {s for n in made.inside if n.op in PRODUCTS for s in sides(n)}
     for name, node in made.loop.carried.items():
         if node in inside and node.op not in PRODUCTS:
             made.home.setdefault(node, Place("state", name))
@@ -221,7 +228,6 @@ def choose_memory(made: Plan) -> None:
         if n.op not in PRODUCTS or straight(made, n):
             made.home.setdefault(n, Place("stored", n))
     pulled = {s for n in made.inside if n.op not in PRODUCTS for s in n.src}
-    read = {s for n in made.inside if n.op in PRODUCTS for s in sides(n)}
     for n in made.inside:
         if n not in partial and (n.op in PRODUCTS or n in read or (n.op is Op.CAT and n in pulled)):
             keep(made, n)
@@ -316,4 +322,4 @@ def missing(made: Plan) -> list[Node]:
             for n in needs(made, sweep)[1]:
                 count[n] = count.get(n, 0) + 1
     again = [n for n, times in count.items() if n.op in ACROSS or (times > 1 and n.op in EXPENSIVE)]
-    return [n for n in again if n not in made.home]
+    return [n for n in again if n not in made.home and not (made.period and single(n))]
