@@ -73,8 +73,8 @@ class Program:
 
     def __call__(self, given: Given, segment: int | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Outputs (T, B, width) and last states (B, width) by name; `segment`: steps kept at a time for backward."""
-        tensors = [tensor for group in given[:4] for tensor in group.values()]
-        if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
+        tensors = [t for group in given[:4] for t in group.values()] if torch.is_grad_enabled() else []
+        if not any(t.requires_grad for t in tensors):
             run = self.inference()
             result, _ = run_segments(run, given, segment, self.loop, run)
             return self.apart(result), result.carried

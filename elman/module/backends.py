@@ -238,7 +238,7 @@ def kind_of_call(what: Recurrence, inputs: Inputs) -> Any:
     """What a trace depends on besides the owner: types, widths, masks, names, and context that is no tensor."""
     x, state, _, rows, watch, context, each = inputs
     return (
-        (x.shape[-1], x.dtype, x.device.type),
+        (x.shape[-1], x.dtype, x.device),
         (rows.reset is not None, rows.active is not None),
         tuple([s.shape[1:] for s in state]),
         tuple([(k, describe_context(what, k, v, x.shape[1])) for k, v in sorted(context.items())]) if context else (),
@@ -264,7 +264,7 @@ def unsuited(what: Recurrence, inputs: Inputs) -> str:
             return f"its context '{name}' is on {value.device} while its input is on {x.device}"
     if torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack():
         return "torch looks at each operation: it traces, exports, or counts"
-    if torch.is_autocast_enabled(x.device.type):
+    if torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(x.device.type):
         return "autocast changes the types inside a step"
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return "torch.func transforms (vmap, grad) go through the step"
@@ -374,22 +374,22 @@ def masked_step(
 def tensors(what: Recurrence, inputs: Inputs, found: Traced, snapshot: Snapshot) -> Given:
     """The tensors of one call under the names that the graph knows them by."""
     x, state, first, rows, _, context, each = inputs.padded()
-    names, (T, B) = what.signature.state, x.shape[:2]
+    names, (T, B, _), dtype = what.signature.state, x.shape, x.dtype
     per_step = {"x": x}
     for name, mask in zip(MASKS, (rows.before(what.reverse), rows.active)):
         if mask is not None:
-            per_step[name] = mask.to(x.dtype).unsqueeze(-1)
-    per_step.update({name: value.to(x.dtype).reshape(T, B, -1) for name, value in each.items()})
+            per_step[name] = mask.to(dtype).unsqueeze(-1)
+    per_step.update({name: value.to(dtype).reshape(T, B, -1) for name, value in each.items()})
     fixed = {f"first:{name}": value for name, value in zip(names, first)} if first else {}
-    fixed.update({k: v for k, v in context.items() if what.by_row(k, v, B)})
-    fixed = {name: value.to(x.dtype).reshape(B, -1) for name, value in fixed.items()}
     shared = snapshot.read(found.reads) if snapshot.stable else offered(what.owner, found.reads)
-    shared.update({f"context.{k}": v for k, v in context.items() if f"context.{k}" in found.reads})
+    if context:
+        fixed.update({k: v for k, v in context.items() if what.by_row(k, v, B)})
+        shared.update({f"context.{k}": v for k, v in context.items() if f"context.{k}" in found.reads})
     return Given(
         per_step,
         {name: value if value.dim() == 2 else value.reshape(B, -1) for name, value in zip(names, state)},
-        fixed,
-        {name: v if v.dtype is x.dtype else v.to(x.dtype) for name, v in found.shared(shared).items()},
+        {name: value.to(dtype).reshape(B, -1) for name, value in fixed.items()},
+        {name: v if v.dtype is dtype else v.to(dtype) for name, v in found.shared(shared).items()},
         (T, B),
     )
 

@@ -125,7 +125,6 @@ class Snapshot:
                     if not (name.startswith("__") and name.endswith("__")) or isinstance(value, FunctionType):
                         self._watch(value)
         self.sizes = [*map(len, self.groups)]
-        self.held_at = [*map(id, self.held)]
         self.kinds = [(value, kind_of(value)) for group, name in self.tensors.values() for value in (group[name],)]
         self.hooks = [getattr(m, hooks) for _, m in found if m is not owner for hooks in HOOKS]
         self.fingerprint = fingerprint(owner)
@@ -152,7 +151,7 @@ class Snapshot:
         """The owner is as it was."""
         if not self.stable:
             return False
-        if [*map(len, self.groups)] != self.sizes or [*map(id, values_of(self.groups))] != self.held_at:
+        if [*map(len, self.groups)] != self.sizes or not all(map(is_, values_of(self.groups), self.held)):
             return False
         if any(space.get(name) is not value for space, name, value in self.named):
             return False

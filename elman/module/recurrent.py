@@ -168,14 +168,15 @@ def check_state(state: Any, signature: Signature, sizes: Mapping[str, int | None
         raise InputError(f"state must be a tuple ({names}); got {describe_state(state)}")
     B, dtype, device = x.shape[1], x.dtype, x.device
     for value, (name, size) in zip(state, sizes.items()):
-        fits = isinstance(value, Tensor) and value.dim() >= 2 and value.shape[0] == B
-        if not fits or (size is not None and value.shape != (B, size)):
+        shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+        if len(shape) < 2 or shape[0] != B or (size is not None and shape[1:] != (size,)):
             wide = "width" if size is None else size
             raise InputError(f"state '{name}' must be a tensor (B={B}, {wide}); got {describe(value)}")
-    if all(value.dtype is dtype and value.device == device for value in state):
-        return signature.State(*state)
+    kind = signature.State
+    if all([value.dtype is dtype and value.device == device for value in state]):
+        return state if type(state) is kind else kind(*state)
     real = x.is_floating_point()
-    return signature.State(*(value.to(x if real and value.is_floating_point() else x.device) for value in state))
+    return kind(*(value.to(x if real and value.is_floating_point() else x.device) for value in state))
 
 
 def describe_state(state: Any) -> str:

@@ -65,7 +65,11 @@ class Shares:
         """body(column, mask, carried) over vectors of columns, the last one masked where the width asks for it."""
         build = self.build
         if self.plan.period:
-            self.own_columns(width, lambda j: body(j, None, []))
+
+            def each(j: Value) -> None:
+                body(j, None, [])
+
+            self.own_columns(width, each)
             return []
         whole, rest = divmod(width, build.lanes)
         carried = list(init)
@@ -75,14 +79,14 @@ class Shares:
             carried = body(build.c(whole * build.lanes), rest, carried) or carried  # type: ignore[assignment]
         return carried
 
-    def own_columns(self, width: int, body: Callable[[Value], object]) -> None:
+    def own_columns(self, width: int, body: Callable[[Value], None]) -> None:
         """body(column) over vectors of those columns that are this thread's."""
         build, period = self.build, self.plan.period
         low, high = (build.mul_int(panel, build.panel) for panel in self.own)
 
         def group(g: Value, _: object) -> None:
             first, last = (build.add_int(build.mul_int(g, period), end) for end in (low, high))
-            build.loop(last, lambda j, _: body(j) and None, start=first, step=build.lanes)
+            build.loop(last, lambda j, _: body(j), start=first, step=build.lanes)
 
         build.loop(width // period, group)
 
