@@ -173,8 +173,8 @@ def check_state(state: Any, signature: Signature, sizes: Mapping[str, int | None
             wide = "width" if size is None else size
             raise InputError(f"state '{name}' must be a tensor (B={B}, {wide}); got {describe(value)}")
     kind = signature.State
-    if all([value.dtype is dtype and value.device == device for value in state]):
-        return state if type(state) is kind else kind(*state)
+    if all(value.dtype is dtype and value.device == device for value in state):
+        return state if isinstance(state, tuple) and type(state) is kind else kind(*state)
     real = x.is_floating_point()
     return kind(*(value.to(x if real and value.is_floating_point() else x.device) for value in state))
 

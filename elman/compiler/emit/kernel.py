@@ -16,7 +16,7 @@ from elman.compiler.emit.joined import onto
 from elman.compiler.emit.layout import FIXED_SLOTS
 from elman.compiler.emit.llvm import Value, i64, pointer
 from elman.compiler.emit.own import own_product
-from elman.compiler.emit.plan import Phase, Place, Sweep, needs
+from elman.compiler.emit.plan import Phase, Place, Sweep, base, needs
 from elman.compiler.emit.shares import Shares
 from elman.compiler.emit.vectorops import apply
 from elman.compiler.graph import Node, Op
@@ -160,11 +160,13 @@ class Kernel(Shares):
             self.at[Place("stored", node)] = Rows(self.output(out, self.private(("own", node))), node.width)
         for node in plan.temps:
             self.at[Place("temp", node)] = Rows(self.temp_rows(node), build.columns(node.width))
+        self.met = (-1, 0)
         for phase in plan.phases:
-            if plan.period and any(map(exchanged, phase.products)):
-                self.meet(phase.products[0])
-                self.fetch(phase)
             for product in phase.products:
+                if plan.period and not self.visible(product):
+                    self.met = self.position(product)
+                    self.meet(product)
+                    self.fetch(phase)
                 self.product(product) if product.op is Op.MATMUL else own_product(self, product)
             if phase.sweeps:
                 build.loop(self.count, lambda r, _, phase=phase: self.row(phase, r))  # type: ignore[misc]
@@ -236,10 +238,24 @@ class Kernel(Shares):
         if self.alike:
             self.meet(node)
 
+    def visible(self, product: Node) -> bool:
+        """Threads have met since other ones wrote columns of its left side."""
+        side = base(product.src[0])
+        return not exchanged(product, self.plan.inside) or self.position(side) < self.met
+
+    def position(self, node: Node) -> tuple[int, int]:
+        """When in a step a value is written: in which phase, and after how many of its products."""
+        if node.op is Op.STATE:
+            return 0, -1
+        phase = self.plan.written[node][0]
+        products = self.plan.phases[phase].products
+        return phase, products.index(node) if node in products else len(products)
+
     def fetch(self, phase: Phase) -> None:
         """Ask for what other threads have written of the sides of its products, all of it at once."""
         build = self.build
-        for node in dict.fromkeys(n.src[0] for n in phase.products if exchanged(n)):
+        read = [n for n in phase.products if exchanged(n, self.plan.inside) and self.visible(n)]
+        for node in dict.fromkeys(n.src[0] for n in read):
             side = self.side(node)
 
             def row(r: Value, _: object, side: Rows = side, width: int = node.width) -> None:

@@ -30,10 +30,10 @@ class Lease:
 
     def __del__(self) -> None:
         if self.memory.numel():
-            _free.append(self.memory)
+            waiting.append(self.memory)
 
 
-_free: deque[Tensor] = deque(maxlen=KEPT)  # its methods are atomic: no lock that a finaliser could find taken
+waiting: deque[Tensor] = deque(maxlen=KEPT)  # its methods are atomic: no lock that a finaliser could find taken
 
 
 def lease(size: int, dtype: torch.dtype) -> Lease:
@@ -43,14 +43,14 @@ def lease(size: int, dtype: torch.dtype) -> Lease:
     found, others = None, []
     while found is None:
         try:
-            memory = _free.popleft()
+            memory = waiting.popleft()
         except IndexError:
             break
         if size <= memory.numel() <= 2 * size and memory.dtype is dtype and users(memory) == _alone():
             found = memory
         else:
             others.append(memory)
-    _free.extendleft(reversed(others))  # they have waited longest, and make way first
+    waiting.extendleft(reversed(others))  # they have waited longest, and make way first
     if found is not None:
         return Lease(found)
     with torch.inference_mode(False):  # it may be used again where gradients are wanted
