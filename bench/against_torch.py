@@ -290,32 +290,32 @@ def lstm_step(layer: nn.Module, T: int, B: int) -> Callable[[], None]:
     return lambda: layer(x)[0].sum().backward()
 
 
-def work(task: str, T: int, checkpoint: str) -> dict[str, Any]:
+def work(task: str, T: int, B: int, checkpoint: str) -> dict[str, Any]:
     """In a fresh process: seconds that the first call takes beyond later ones, or megabytes and seconds of a step."""
     cell = elman.cell.LSTM(128, 128)
     layer = elman.Recurrent(cell, checkpoint=checkpoint or None)
     if task in ("first", "torch"):
-        call = lstm_step(layer if task == "first" else nn.LSTM(128, 128), T, 16)
+        call = lstm_step(layer if task == "first" else nn.LSTM(128, 128), T, B)
         first, again, anew = seconds_of(call), [], []
         for _ in range(3):
             again.append(seconds_of(call))
             waiting.clear()  # what elman keeps for its next call; torch.nn asks for new memory at every call
             anew.append(seconds_of(call))
         return {"again": first - median(again), "anew": first - median(anew)}
-    lstm_step(layer, 10, 8)()
-    call, before = lstm_step(layer, T, 8), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lstm_step(layer, 10, B)()
+    call, before = lstm_step(layer, T, B), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     call()
     found = {"megabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}  # Linux counts in KiB
     if checkpoint:
-        whole = lstm_step(elman.Recurrent(cell), T, 8)
+        whole = lstm_step(elman.Recurrent(cell), T, B)
         whole()
         found["times"] = [[seconds_of(whole), seconds_of(call)] for _ in range(9)]  # type: ignore[assignment]
     return found
 
 
-def fresh(task: str, T: int, threads: int, cache: str | None = None, checkpoint: str = "") -> dict[str, Any]:
+def fresh(task: str, T: int, B: int, threads: int, cache: str | None = None, checkpoint: str = "") -> dict[str, Any]:
     """`work` in a new process. (A child's ru_maxrss starts at its parent's: so the parent must stay small.)"""
-    command = [sys.executable, __file__, "--threads", str(threads), "--worker", json.dumps([task, T, checkpoint])]
+    command = [sys.executable, __file__, "--threads", str(threads), "--worker", json.dumps([task, T, B, checkpoint])]
     environment = os.environ | ({"ELMAN_CACHE": cache} if cache else {})
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, every process compiles elman's own Python anew
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -323,23 +323,23 @@ def fresh(task: str, T: int, threads: int, cache: str | None = None, checkpoint:
 
 
 def first_use(threads: int) -> None:
-    say("first forward and backward of LSTM 128 -> 128, B=16, beyond the time of later calls, and beyond that of calls")
-    say("that touch new memory as the first does (torch.nn's all do); median of 5 processes")
-    for T in (10, 10_000):
+    say("first forward and backward of LSTM 128 -> 128 beyond the time of later calls, and beyond that of calls that")
+    say("touch new memory as the first does (torch.nn's all do); median of 5 processes")
+    for T, B in ((10, 16), (10_000, 1), (10_000, 16)):
         taken: dict[str, list[dict[str, float]]] = {"cache empty": [], "cache filled": [], "torch.nn": []}
         for _ in range(5):
             with tempfile.TemporaryDirectory() as cache:
                 for what in taken:
-                    taken[what].append(fresh("torch" if what == "torch.nn" else "first", T, threads, cache))
+                    taken[what].append(fresh("torch" if what == "torch.nn" else "first", T, B, threads, cache))
         for what, found in taken.items():
             again, anew = (median(one[key] for one in found) for key in ("again", "anew"))
-            say(f"  T={T:<6}  {what:<13}  beyond later ones {again:7.3f} s,  those on new memory {anew:7.3f} s")
+            say(f"  T={T:<6}  B={B:<3}  {what:<13}  beyond later ones {again:7.3f} s,  those on new memory {anew:7.3f} s")
 
 
 def checkpointing(threads: int) -> None:
     say("training step of LSTM 128 -> 128, T=10,000, B=8: growth of peak memory in the first step, each in a process")
     say("of its own; then both by turns in one process, 9 times: median seconds and ratio")
-    plain, sqrt = (fresh("memory", 10_000, threads, checkpoint=kind) for kind in ("", "sqrt"))
+    plain, sqrt = (fresh("memory", 10_000, 8, threads, checkpoint=kind) for kind in ("", "sqrt"))
     whole, parts = zip(*sqrt["times"])
     say(f"  plain   {plain['megabytes']:8.1f} MB  {median(whole):8.3f} s")
     say(f"  sqrt    {sqrt['megabytes']:8.1f} MB  {median(parts):8.3f} s")
