@@ -333,7 +333,7 @@ def first_use(threads: int) -> None:
                     taken[what].append(fresh("torch" if what == "torch.nn" else "first", T, B, threads, cache))
         for what, found in taken.items():
             again, anew = (median(one[key] for one in found) for key in ("again", "anew"))
-            say(f"  T={T:<6}  B={B:<3}  {what:<13}  beyond later ones {again:7.3f} s,  those on new memory {anew:7.3f} s")
+            say(f"  T={T:<6}  B={B:<3}  {what:<13}  beyond later ones {again:7.3f} s,  on new memory {anew:7.3f} s")
 
 
 def checkpointing(threads: int) -> None:
