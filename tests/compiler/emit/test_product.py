@@ -11,6 +11,7 @@ pytest.importorskip("llvmlite")
 
 from widths import TYPES, both
 
+from elman.compiler.emit import product as module
 from elman.compiler.emit.product import products
 from elman.compiler.emit.target import Target
 
@@ -115,3 +116,13 @@ def test_no_rows_and_no_panels(target: Target, dtype: str) -> None:
     function(None, 4, None, out.ctypes.data, made.panel, 0, 4, 64, 0, 1, 0)
     function(None, 4, None, out.ctypes.data, made.panel, 3, 4, 64, 2, 2, 0)
     assert (out == 1).all()
+
+
+@both
+def test_code_for_more_heights_serves_fewer(target, dtype, monkeypatch):
+    monkeypatch.setattr(module, "_spans", {})
+    few = products(dtype, target, rows=[1]).product
+    assert products(dtype, target, rows=[12]).product != few
+    both = products(dtype, target, rows=[1, 12]).product
+    monkeypatch.setattr(module, "_spans", {(dtype, target, False): {(1, target.tile_rows)}})
+    assert products(dtype, target, rows=[1]).product == products(dtype, target, rows=[12]).product == both
