@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,6 +25,19 @@ COMPILED = (torch.float32, torch.float64)
 _steps: WeakKeyDictionary[torch.nn.Module, list[Step]] = WeakKeyDictionary()
 
 _said: set[tuple[str, str]] = set()
+_hidden: list[Callable[..., tuple[Any, Any]]] = []
+
+
+def hidden() -> Callable[..., tuple[Any, Any]]:
+    """`Unfolded.computed`, of which torch.compile sees nothing.
+
+    Only where something has imported torch.compile's machinery already: that takes two seconds.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return Unfolded.computed
+    if not _hidden:
+        _hidden.append(torch.compiler.disable(Unfolded.computed))
+    return _hidden[0]
 
 
 class Unfolded(torch.nn.RNNBase):
@@ -44,9 +58,8 @@ class Unfolded(torch.nn.RNNBase):
         """
         if torch.compiler.is_exporting():
             return super().forward(input, hx)
-        return self.computed(input, hx)
+        return hidden()(self, input, hx)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def computed(self, input: Tensor | PackedSequence, hx: Any) -> tuple[Any, Any]:
         """`forward`, of which torch.compile sees nothing: it breaks its graph here, as it does for torch's own."""
         self._update_flat_weights()
