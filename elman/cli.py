@@ -211,16 +211,29 @@ def run_sample(words: list[str]) -> int:
 
 def run_show(words: list[str]) -> int:
     asked = parse(ShowArguments, words, "elman show", None, SHOW_HELP)
+    out = page_named(asked.out) if asked.out else None
     folder, task = looked_at(asked.run, asked.files)
-    path = Path(asked.out) if asked.out else folder.path / "show.html"
+    path = out or folder.path / "show.html"
     return written(show(folder, task, asked.files), path, asked.pictures)
 
 
 def run_graph(words: list[str]) -> int:
     asked = parse(GraphArguments, words, "elman graph", None, GRAPH_HELP)
+    path = page_named(asked.out)
     with told(asked.cell):
         page = page_of(named(asked.cell, asked.input, asked.hidden), asked.steps)
-    return written(page, Path(asked.out), asked.pictures)
+    return written(page, path, asked.pictures)
+
+
+def page_named(out: str) -> Path:
+    """Where a page goes. Errors: OptionError for a name that says something else."""
+    path = Path(out)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise OptionError(
+            f"--out is a page, whose name ends in .html; got {out!r}: name it {path.with_suffix('.html')}, and for "
+            "pictures as SVG and PNG give a folder with --pictures"
+        )
+    return path
 
 
 def written(page: Page, path: Path, pictures: str | None) -> int:
