@@ -53,7 +53,23 @@ class LowRank(elman.Cell):
         return h, (h,)
 
 
-OWN = {"chained": Chained, "low-rank": LowRank}
+class Late(elman.Cell):
+    """A state whose next value is written before a product reads the one before, which others may be slow to read."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        self.state_sizes = {"h": hidden_size, "g": hidden_size}
+        self.keep = nn.Parameter(torch.randn(hidden_size))
+        self.one, self.two = (nn.Linear(hidden_size, 4 * hidden_size, bias=False) for _ in range(2))
+
+    def step(self, x, h, g):
+        inner = torch.tanh(h * self.keep + x[:, :1])
+        i, f, o, z = (self.one(inner) + self.two(g)).chunk(4, -1)
+        h = torch.sigmoid(o) * torch.tanh(torch.sigmoid(i) * z + f)
+        return h, (h, 0.5 * g + inner)
+
+
+OWN = {"chained": Chained, "low-rank": LowRank, "late": Late}
 
 
 @pytest.fixture

@@ -93,8 +93,8 @@ class Kernel(Shares):
         """The first row of a state as it is before step n (in the order of running), of this part."""
         build, width = self.build, self.plan.loop.carried[name].width
         ring = self.private(f"ring:{name}")
-        half = build.mul_int(build.b.and_(n, build.c(1)), build.mul_int(self.per_part, width))
-        own = build.at(ring, half)
+        slot = build.b.and_(n, build.c(self.layout.ring - 1))
+        own = build.at(ring, build.mul_int(slot, build.mul_int(self.per_part, width)))
         if name not in self.plan.paths or self.plan.period:
             return own
         return self.output(self.path_rows(name, n), own)
@@ -120,7 +120,7 @@ class Kernel(Shares):
             self.copy(Rows(self.state_rows(name, self.T), width), Rows(target, width), width)
 
     def beside(self, name: str) -> bool:
-        """The state goes to its path, too: other threads read it from two rows in turn, which are in caches."""
+        """The state goes to its path, too: other threads read it from a few rows in turn, which are in caches."""
         return bool(self.plan.period) and name in self.plan.paths
 
     def copy_last(self) -> None:

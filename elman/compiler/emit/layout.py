@@ -26,6 +26,8 @@ class Layout:
             self._add(f"stored{i}")
         for i in range(len(plan.totals)):
             self._add(f"total{i}")
+        # a state before and after a step; where columns are apart, also the one that a thread which is late still reads
+        self.ring = 4 if plan.period else 2
         self.rows: dict[object, tuple[int, int]] = {}  # key -> (elements before it per row, elements of its own row)
         self.per_row = 0
         shared = [n for n in plan.temps if not plan.wide and (plan.period or n.op is Op.MATMUL)]
@@ -33,7 +35,7 @@ class Layout:
             if node not in shared:
                 self._row(node, build.columns(node.width))
         for name, node in plan.loop.carried.items():
-            self._row(f"ring:{name}", 2 * node.width)
+            self._row(f"ring:{name}", self.ring * node.width)
         for node in plan.stored:
             self._row(("own", node), node.width)
         for node in plan.sides if build.paired else ():
