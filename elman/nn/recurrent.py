@@ -28,13 +28,13 @@ _said: set[tuple[str, str]] = set()
 _hidden: list[Callable[..., tuple[Any, Any]]] = []
 
 
-def hidden() -> Callable[..., tuple[Any, Any]]:
-    """`Unfolded.computed`, of which torch.compile sees nothing.
+def compiles() -> bool:
+    """Something has imported torch.compile's machinery, which takes two seconds: nobody compiles without it."""
+    return "torch._dynamo" in sys.modules
 
-    Only where something has imported torch.compile's machinery already: that takes two seconds.
-    """
-    if "torch._dynamo" not in sys.modules:
-        return Unfolded.computed
+
+def hidden() -> Callable[..., tuple[Any, Any]]:
+    """`Unfolded.computed`, of which torch.compile sees nothing."""
     if not _hidden:
         _hidden.append(torch.compiler.disable(Unfolded.computed))
     return _hidden[0]
@@ -58,7 +58,7 @@ class Unfolded(torch.nn.RNNBase):
         """
         if torch.compiler.is_exporting():
             return super().forward(input, hx)
-        return hidden()(self, input, hx)
+        return hidden()(self, input, hx) if compiles() else self.computed(input, hx)
 
     def computed(self, input: Tensor | PackedSequence, hx: Any) -> tuple[Any, Any]:
         """`forward`, of which torch.compile sees nothing: it breaks its graph here, as it does for torch's own."""
@@ -182,7 +182,7 @@ def say_torchs(name: str, why: str) -> None:
     """Say once that a module runs torch's own code, and why."""
     if (name, why) not in _said:
         _said.add((name, why))
-        warnings.warn(f"{name} runs torch's own code: {why}", BackendWarning, stacklevel=8)
+        warnings.warn(f"{name} runs torch's own code: {why}", BackendWarning, stacklevel=8 if compiles() else 7)
 
 
 class RNN(Unfolded, torch.nn.RNN):
