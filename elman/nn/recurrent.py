@@ -34,10 +34,14 @@ def compiles() -> bool:
 
 
 def hidden() -> Callable[..., tuple[Any, Any]]:
-    """`Unfolded.computed`, of which torch.compile sees nothing."""
+    """`computed` of a module, of which torch.compile sees nothing."""
     if not _hidden:
-        _hidden.append(torch.compiler.disable(Unfolded.computed))
+        _hidden.append(torch.compiler.disable(computed))
     return _hidden[0]
+
+
+def computed(module: Unfolded, input: Tensor | PackedSequence, hx: Any) -> tuple[Any, Any]:
+    return module.computed(input, hx)
 
 
 class Unfolded(torch.nn.RNNBase):
@@ -182,7 +186,7 @@ def say_torchs(name: str, why: str) -> None:
     """Say once that a module runs torch's own code, and why."""
     if (name, why) not in _said:
         _said.add((name, why))
-        warnings.warn(f"{name} runs torch's own code: {why}", BackendWarning, stacklevel=8 if compiles() else 7)
+        warnings.warn(f"{name} runs torch's own code: {why}", BackendWarning, stacklevel=9 if compiles() else 7)
 
 
 class RNN(Unfolded, torch.nn.RNN):

@@ -292,3 +292,18 @@ def test_modules_traced_in_many_threads_at_once_stay_with_elman():
         shapes = list(pool.map(run, range(5, 29)))
     assert shapes == [(4, 2, size) for size in range(5, 29)]
     assert set(elman.explain(elman.nn.GRU(3, 4), torch.ones(4, 2, 3)).backends) == {"fused"}
+
+
+def test_a_subclass_computes_in_its_own_way_with_torch_compile_imported_or_not(monkeypatch):
+    class Own(elman.nn.GRU):
+        def computed(self, input, hx):
+            y, last = super().computed(input, hx)
+            return y + 1, last
+
+    torch.manual_seed(0)
+    own, x = Own(4, 6), torch.randn(7, 5, 4)
+    torch.manual_seed(0)
+    want = elman.nn.GRU(4, 6)(x)[0] + 1
+    for imported in (False, True):
+        monkeypatch.setattr(elman.nn.recurrent, "compiles", lambda imported=imported: imported)
+        assert torch.equal(own(x)[0], want)

@@ -45,9 +45,10 @@ def products(
     sizes = Build(target, dtype)
     span = heights(target.tile_rows, () if sizes.tiled else rows)
     halved = not sizes.tiled and any(0 < N % sizes.panel <= sizes.panel // 2 for N in widths)
-    known = _spans.setdefault((dtype, target, halved), set())
+    known = _spans.setdefault((dtype, target, halved), [])  # a list: other threads may add to it meanwhile
     span = next((s for s in known if s[0] <= span[0] and span[1] <= s[1]), span)  # what is there already will do
-    known.add(span)
+    if span not in known:
+        known.append(span)
 
     def build() -> object:
         made = Build(target, dtype, "product")
@@ -66,7 +67,7 @@ def products(
     return Products(code.address("product"), code.address("pack"), rounding, sizes.panel)
 
 
-_spans: dict[tuple[str, Target, bool], set[tuple[int, int]]] = {}  # heights that this process has code for
+_spans: dict[tuple[str, Target, bool], list[tuple[int, int]]] = {}  # heights that this process has code for
 
 
 def heights(most: int, rows: Iterable[int]) -> tuple[int, int]:

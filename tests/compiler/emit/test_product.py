@@ -124,5 +124,5 @@ def test_code_for_more_heights_serves_fewer(target, dtype, monkeypatch):
     few = products(dtype, target, rows=[1]).product
     assert products(dtype, target, rows=[12]).product != few
     both = products(dtype, target, rows=[1, 12]).product
-    monkeypatch.setattr(module, "_spans", {(dtype, target, False): {(1, target.tile_rows)}})
+    monkeypatch.setattr(module, "_spans", {(dtype, target, False): [(1, target.tile_rows)]})
     assert products(dtype, target, rows=[1]).product == products(dtype, target, rows=[12]).product == both
