@@ -271,6 +271,8 @@ def test_numbers_that_are_none(here, capsys):
     assert "unfolded over 1 to 20 steps; got 0" in refused(capsys, "graph", "lstm", "--steps", "0")
     assert "hidden_size must be a whole number of at least 1" in refused(capsys, "graph", "lstm", "--hidden", "0")
     assert "cannot write" in refused(capsys, "graph", "lstm", "--out", "no/where/page.html")
+    with pytest.raises(elman.OptionError, match="over 1 to 20 steps; got 21"):
+        graph.unfolded(LSTM(2, 3), steps=21)
 
 
 @pytest.mark.parametrize("words", [("graph", "lstm"), ("show", "runs/text")])
@@ -278,8 +280,6 @@ def test_a_page_is_not_written_under_a_pictures_name(here, capsys, words):
     said = refused(capsys, *words, "--out", "lstm.png")
     assert "got 'lstm.png': name it lstm.html" in said
     assert not list(here.glob("lstm.*"))
-    with pytest.raises(elman.OptionError, match="over 1 to 20 steps; got 21"):
-        graph.unfolded(LSTM(2, 3), steps=21)
 
 
 def test_a_cell_may_say_what_its_context_could_be():

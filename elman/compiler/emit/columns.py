@@ -53,9 +53,14 @@ def worthwhile(inside: Collection[Node]) -> bool:
     return 2 * sum(side.width for side in sides) <= sum(n.width for n in products)
 
 
+def base(node: Node) -> Node:
+    """The value that a slice is part of."""
+    while node.op is Op.SLICE:
+        node = node.src[0]
+    return node
+
+
 def exchanged(node: Node, inside: Container[Node]) -> bool:
     """A product's left side has columns that other threads have computed in this loop."""
-    side = node.src[0]
-    while side.op is Op.SLICE:
-        side = side.src[0]
+    side = base(node.src[0])
     return side.op is Op.STATE or side in inside

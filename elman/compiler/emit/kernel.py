@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from elman.compiler.emit.columns import exchanged
+from elman.compiler.emit.columns import base, exchanged
 from elman.compiler.emit.joined import onto
 from elman.compiler.emit.layout import FIXED_SLOTS
 from elman.compiler.emit.llvm import Value, i64, pointer
 from elman.compiler.emit.own import own_product
-from elman.compiler.emit.plan import Phase, Place, Sweep, base, needs
+from elman.compiler.emit.plan import Phase, Place, Sweep, needs
 from elman.compiler.emit.shares import Shares
 from elman.compiler.emit.vectorops import apply
 from elman.compiler.graph import Node, Op

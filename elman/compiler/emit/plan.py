@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from elman.compiler.emit.columns import period, single, worthwhile
+from elman.compiler.emit.columns import base, period, single, worthwhile
 from elman.compiler.emit.joined import chain, joined, onto
 from elman.compiler.graph import ACROSS, LEAVES, POINTWISE, PRODUCTS, TOTALS, Loop, Node, Op, order
 from elman.compiler.unfold import unfold
@@ -202,13 +202,6 @@ def moments(made: Plan) -> dict[Node, Moment]:
             ends = n.op in ACROSS or (n.op is Op.CAT and n in pulled)
             when[n] = (phase, sweep + 1 if ends else sweep, n.width)
     return when
-
-
-def base(node: Node) -> Node:
-    """The value that a slice is part of."""
-    while node.op is Op.SLICE:
-        node = node.src[0]
-    return node
 
 
 def sides(node: Node) -> list[Node]:
