@@ -19,7 +19,7 @@ class Replay(NamedTuple):
 def replay(loop: Loop, wanted: Collection[str]) -> Replay:
     """A loop with the wanted outputs of this one. Its products with states that are known need no step before them.
 
-    Of an LSTM, whose output is its state h, the whole product with the recurrent weight is made at once.
+    Where a step's output is its state, the product with the recurrent weight is made for all steps at once.
     """
     told = {node: output for output, node in loop.per_step.items() if node.op not in LEAVES and output not in wanted}
     known = {name: (f"before:{name}", told[node]) for name, node in loop.carried.items() if node in told}

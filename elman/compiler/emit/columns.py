@@ -46,7 +46,7 @@ def apart(node: Node, period: int) -> bool:
 def worthwhile(inside: Collection[Node]) -> bool:
     """Threads read at most half as much of each other before products as they do after them if all compute the rest.
 
-    Measured with two threads: with a quarter or a third (LSTM, GRU) loops are 4-10 % quicker, with as much 5 % slower.
+    Measured with two threads: with a quarter or a third loops are 4-10 % quicker, with as much 5 % slower.
     """
     products = [n for n in inside if n.op is Op.MATMUL]
     sides = dict.fromkeys(n.src[0] for n in products if exchanged(n, inside))
