@@ -55,3 +55,20 @@ def test_no_venv_module(checkout):
 def test_no_disk_space(checkout):
     said = setup(checkout, df=FULL)
     assert said.startswith("elman: needs 2500 MB of free disk space for .venv, found 200 MB; free some")
+
+
+def test_who_has_an_extra_has_the_rest(checkout):
+    python = checkout / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o755)
+
+    def said(*extra):
+        environment = os.environ | {"PYTHON": sys.executable}
+        return subprocess.run(
+            [checkout / "scripts/setup", *extra], env=environment, capture_output=True, text=True, check=True
+        ).stderr
+
+    assert said("dev").startswith("elman: installing into .venv")
+    assert said("dev") == said() == ""
+    assert said("plot") != ""
