@@ -13,7 +13,7 @@ from torch import Tensor
 
 from elman.compiler.collection import collection_paused
 from elman.compiler.emit.part import Sequences
-from elman.compiler.emit.reference import Given, Result
+from elman.compiler.emit.reference import Given, Result, Spare
 from elman.compiler.graph import Loop
 from elman.compiler.replay import Replay, replay
 
@@ -50,6 +50,7 @@ class Kept(NamedTuple):
     starts: Tensors  # states before each segment, (segments, B, width)
     saved: Sequences  # what the last segment, or the only one, saved
     outputs: Tensors
+    spare: Spare  # of what is saved: what may be written over, since this is the last time that it is read
 
 
 @dataclass
@@ -68,11 +69,11 @@ class Segments:
         low, high = self.cuts[i]
         return slice_of(self.given, low, high)._replace(out=parts(self.whole, low, high))
 
-    def back(self, i: int, saved: Sequences, state: Tensors) -> Given:
+    def back(self, i: int, saved: Sequences, spare: Spare, state: Tensors) -> Given:
         """What backward has."""
         (low, high), part = self.cuts[i], self.part(i)
         dy = {name: value[low:high] for name, value in self.dy.items()}
-        return part._replace(per_step={**part.per_step, **dy, **saved}, state=state)
+        return part._replace(per_step={**part.per_step, **dy, **saved}, state=state, spare=spare)
 
     def replay(self, i: int) -> Given:
         """What a replay has: the states that outputs tell are inputs."""
@@ -98,15 +99,15 @@ class Segments:
 
     def last(self, state: Tensors) -> Result:
         """The last segment, of which all is saved."""
-        return self.settled(len(self.cuts) - 1, self.kept.saved, state)
+        return self.settled(len(self.cuts) - 1, self.kept.saved, self.kept.spare, state)
 
     def one(self, i: int, state: Tensors) -> Result:
         """An earlier segment; what its replay saves is gone when this returns, so that the next uses its memory."""
         replayed = self.pair.run_again(self.replay(i))  # which holds the memory
-        return self.settled(i, replayed.per_step, state)
+        return self.settled(i, replayed.per_step, replayed.spare, state)
 
-    def settled(self, i: int, saved: Sequences, state: Tensors) -> Result:
-        result = self.pair.run_back(self.back(i, saved, state))
+    def settled(self, i: int, saved: Sequences, spare: Spare, state: Tensors) -> Result:
+        result = self.pair.run_back(self.back(i, saved, spare, state))
         settle(self.whole, result.per_step, *self.cuts[i])
         return result
 
@@ -119,7 +120,7 @@ class Segments:
         state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
 
         def given(i: int, replayed: Result) -> Given:
-            return self.back(first - i, replayed.per_step, state)._replace(last=state, adding=True)
+            return self.back(first - i, replayed.per_step, replayed.spare, state)._replace(last=state, adding=True)
 
         return both(self.pair.run_again, lambda i: self.replay(first - i), given, count)
 

@@ -27,7 +27,7 @@ class Call(Places):
     """All but the addresses. Whatever is given to a call must have the sample's sizes, strides and outputs."""
 
     def __init__(self, kernel: Compiled, given: Given, some: Tensor, count: int) -> None:
-        super().__init__(kernel.plan, kernel.states, kernel.lone, given, some.dtype)
+        super().__init__(kernel.plan, kernel.states, kernel.lone, kernel.over, given, some.dtype)
         self.kernel, self.count = kernel, count
         self.per_part = -(-self.B // count) if self.plan.wide else self.B
         self.parts = -(-self.B // self.per_part) if self.plan.wide else count
@@ -140,9 +140,10 @@ class Call(Places):
             close, last = column == 1 or node.width == 1, self.base(("last", name))
             first = self.input("state", name, None if close else Tensor.contiguous)
             self.new.append((last, (B, node.width), False))
-            path = self.spot(Rows(*self.stored[name], 0, 0)) if name in self.stored else 0
+            path = self.spot(self.stored[name]) if name in self.stored else 0
             block += Spot(first), per_row if close else node.width, Spot(last), path
-        block += [self.spot(Rows(*self.stored[node], 0, 0)) for node in made.stored]
+        for node in made.stored:
+            block += self.spot(self.stored[node]), self.stored[node].stride
         for node in made.totals:
             self.new.append((self.base(("total", node)), (self.count, node.width), True))
             block.append(Spot(self.numbers["total", node]))
@@ -156,6 +157,9 @@ class Call(Places):
         loop, T = self.plan.loop, self.T
         plain = {own.base for own in self.own if own.shape[0] == T and len(own.shape) == 3}
         self.views = [(name, self.view(node, plain), name in self.given.out) for name, node in loop.per_step.items()]
+        nodes: list[str | Node] = [*loop.per_step.values()]
+        own = {node: rows.offset for node, rows in self.stored.items() if rows.base == KEPT and nodes.count(node) == 1}
+        self.spare = tuple((name, own[node]) for name, node in loop.per_step.items() if node in own)
         self.last = {name: self.numbers["last", name] for name in loop.carried}
         self.summed = {name: self.numbers.get(node) for name, node in loop.summed.items()}
 
@@ -191,6 +195,7 @@ class Call(Places):
             {name: tensors[base] for name, base in self.last.items()},
             {name: beside.get(summed[name]) if base is None else tensors[base] for name, base in self.summed.items()},
             kept,
+            self.spare,
         )
 
     def memories(self, given: Given, some: Tensor) -> tuple[list[Any], tuple[Lease, Lease]]:

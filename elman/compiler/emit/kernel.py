@@ -15,6 +15,7 @@ from elman.compiler.emit.columns import base, exchanged
 from elman.compiler.emit.joined import onto
 from elman.compiler.emit.layout import FIXED_SLOTS
 from elman.compiler.emit.llvm import Value, i64, pointer
+from elman.compiler.emit.over import overwritable, stores
 from elman.compiler.emit.own import own_product
 from elman.compiler.emit.plan import Phase, Place, Sweep, needs
 from elman.compiler.emit.shares import Shares
@@ -36,6 +37,7 @@ class Kernel(Shares):
     def write(self) -> None:
         """kernel(block, thread, threads)."""
         build = self.build
+        self.over = overwritable(self.plan)
         with build.function("kernel", [pointer, i64, i64]) as (block, thread, threads):
             self.block, self.thread, self.threads = block, thread, threads
             restore = build.flush_denormals()
@@ -155,9 +157,9 @@ class Kernel(Shares):
             if self.beside(name):
                 self.at[Place("path", name)] = Rows(self.path_rows(name, after), node.width)
         for i, node in enumerate(plan.stored):
-            row = build.add_int(build.mul_int(self.t, self.B), self.row0)
-            out = build.at(self.address(f"stored{i}"), build.mul_int(row, node.width))
-            self.at[Place("stored", node)] = Rows(self.output(out, self.private(("own", node))), node.width)
+            row, per_r = build.add_int(build.mul_int(self.t, self.B), self.row0), self.integer(f"stored{i}.r")
+            out = build.at(self.address(f"stored{i}"), build.mul_int(row, per_r))
+            self.at[Place("stored", node)] = Rows(self.output(out, self.private(("own", node))), per_r)
         for node in plan.temps:
             self.at[Place("temp", node)] = Rows(self.temp_rows(node), build.columns(node.width))
         self.met = (-1, 0)
@@ -292,8 +294,13 @@ class Kernel(Shares):
             if node.width == 1 and node not in self.scalars:
                 self.scalars[node] = self.scalar(node)
 
+        # all of what it may write over is read before anything is written
+        overwritten = {n: None for key in stores(sweep) for n in self.over.get(key, []) if n in self.loads}
+
         def body(j: Value, mask: int | None, sums: list[Value]) -> list[Value]:
             memo: dict[tuple[Node, int], Value] = {}
+            for node in overwritten:
+                self.pull(node, j, 0, mask, memo)
             for node, place in sweep.writes:
                 value = self.pull(node, j, 0, mask, memo)
                 for whole in self.targets(place):

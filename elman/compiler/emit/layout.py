@@ -23,7 +23,7 @@ class Layout:
         for name in plan.loop.carried:
             self._add(f"first:{name}", f"first:{name}.r", f"last:{name}", f"path:{name}")
         for i in range(len(plan.stored)):
-            self._add(f"stored{i}")
+            self._add(f"stored{i}", f"stored{i}.r")
         for i in range(len(plan.totals)):
             self._add(f"total{i}")
         # a state before and after a step; where columns are apart, also the one that a thread which is late still reads

@@ -23,7 +23,10 @@ class Layout(NamedTuple):
         """Elements of the memory up to the last one of these."""
         return self.offset + 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides))
 
-    def of(self, memory: Tensor) -> Tensor:
+    def of(self, memory: Tensor | Part) -> Tensor:
+        """As a tensor; of a part's memory these are elements from where that begins."""
+        if isinstance(memory, Part):
+            return self._replace(offset=memory.layout.offset + self.offset).of(memory.memory)
         return memory.as_strided(self.shape, self.strides, memory.storage_offset() + self.offset)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from elman.compiler.emit.jobs import Spot
+from elman.compiler.emit.over import Over, lying_over
 from elman.compiler.emit.plan import Plan
 from elman.compiler.emit.pool import Pieces
 from elman.compiler.emit.reference import Given
@@ -41,9 +42,9 @@ class Places:
     """The memories of one call, found out as they are asked for; `given` is a sample of what calls are given."""
 
     def __init__(
-        self, plan: Plan, states: Mapping[str, Node], lone: set[Node], given: Given, dtype: torch.dtype
+        self, plan: Plan, states: Mapping[str, Node], lone: set[Node], over: Over, given: Given, dtype: torch.dtype
     ) -> None:
-        self.plan, self.states, self.given, self.dtype = plan, states, given, dtype
+        self.plan, self.states, self.over, self.given, self.dtype = plan, states, over, given, dtype
         self.T, self.B = given.size
         self.leaving = {node: name for name, node in plan.loop.per_step.items() if name in given.out}
         self.lone = lone  # values that are the same for all rows
@@ -80,37 +81,41 @@ class Places:
 
     def store(self) -> None:
         """Memory for what the kernel writes at each step: paths by the state's name, stored values by their node."""
-        made, away = self.plan, set(self.leaving)
-        shapes: dict[str | Node, tuple[int, ...]] = {}
-        for name, node in made.loop.carried.items():
-            if name in made.paths:
-                shapes[name] = (self.T + 1, self.B, node.width)
-        shapes.update({node: (self.T, self.B, node.width) for node in made.stored})
-        self.stored: dict[str | Node, tuple[int, int]] = {}  # memory, elements from its beginning
-        kept = [key for key in shapes if not leaves(made, key, away)]
-        pieces = Pieces([shapes[key] for key in kept])
+        made, away, T, B = self.plan, set(self.leaving), self.T, self.B
+        paths = {name: node for name, node in made.loop.carried.items() if name in made.paths}
+        steps: dict[str | Node, int] = {**dict.fromkeys(paths, T + 1), **dict.fromkeys(made.stored, T)}
+        self.stored: dict[str | Node, Rows] = {}
+        kept = [key for key in steps if not leaves(made, key, away)]
+        for node, (name, stride) in lying_over(self.over, self.given.per_step, self.given.spare).items():
+            if node in kept and node not in made.loop.per_step.values():
+                kept.remove(node)
+                self.stored[node] = Rows(self.input("per_step", name), 0, T * B, stride)
+        groups = beside_each_other(kept, made.wide)
+        pieces = Pieces([(steps[group[0]] * B, sum(width(made, key) for key in group)) for group in groups])
         self.kept = pieces.size
-        for key, offset in zip(kept, pieces.offsets):
-            self.stored[key] = KEPT, offset
-        for key, shape in shapes.items():
+        for group, start, (_, (stride, _), _) in zip(groups, pieces.offsets, pieces.views):
+            for i, key in enumerate(group):
+                at = start + i * width(made, key)
+                self.stored[key] = Rows(KEPT, at, steps[key] * B, stride)
+        for key, count in steps.items():
             if key not in self.stored:
-                node = made.loop.carried[key] if isinstance(key, str) else key
+                node = paths[key] if isinstance(key, str) else key
                 output, taken = self.leaving.get(node), [own.name for own in self.own]
                 output = None if output in taken else output  # of two states that become the same, one leaves
-                self.own.append(Own(self.base(("own", key)), shape, output, isinstance(key, str)))
-                self.stored[key] = self.numbers["own", key], 0
+                self.own.append(Own(self.base(("own", key)), (count, B, node.width), output, isinstance(key, str)))
+                self.stored[key] = Rows(self.numbers["own", key], 0, count * B, node.width)
 
     def settle(self) -> None:
         """What the kernel has written can be read from now on."""
         after, before = (0, 1) if self.plan.loop.reverse else (1, 0)
-        for key, (base, offset) in self.stored.items():
+        for key, (base, offset, _, stride) in self.stored.items():
             node = self.plan.loop.carried[key] if isinstance(key, str) else key
             step, count = self.B * node.width, self.T * self.B
             at = offset + after * step if isinstance(key, str) else offset
             if node not in self.rows and node not in self.numbers and node.op not in LEAVES - {Op.STATE}:
-                self.rows[node] = Rows(base, at, count, node.width)
+                self.rows[node] = Rows(base, at, count, stride)
             if isinstance(key, str) and key in self.states:
-                self.rows[self.states[key]] = Rows(base, offset + before * step, count, node.width)
+                self.rows[self.states[key]] = Rows(base, offset + before * step, count, stride)
 
     # ---- what functions of our own read
 
@@ -167,3 +172,16 @@ def leaves(made: Plan, key: str | Node, away: set[Node]) -> bool:
     if isinstance(key, str):
         return made.loop.carried[key] in away or any(n.op is Op.STATE and n.arg == key for n in away)
     return key in away
+
+
+def width(made: Plan, key: str | Node) -> int:
+    """Columns of a path or a stored value."""
+    return (made.loop.carried[key] if isinstance(key, str) else key).width
+
+
+def beside_each_other(kept: Sequence[str | Node], wide: bool) -> list[list[str | Node]]:
+    """Paths one by one; of a wide plan, stored values of the same width in the same rows, column after column."""
+    groups: dict[object, list[str | Node]] = {}
+    for key in kept:
+        groups.setdefault(key if isinstance(key, str) or not wide else key.width, []).append(key)
+    return list(groups.values())

@@ -15,6 +15,7 @@ from elman.compiler.graph import LEAVES, TOTALS, Loop, Node, Op
 from elman.compiler.unfold import unfold
 
 Tensors = Mapping[str, Tensor]
+Spare = tuple[tuple[str, int], ...]  # names of sequences, and where each begins in the memory of all of them
 
 
 class Result(NamedTuple):
@@ -27,6 +28,7 @@ class Result(NamedTuple):
     carried: dict[str, Tensor]
     summed: dict[str, Tensor]
     lease: object = None  # to be held as long as anything of the result is read, except what `given.out` names
+    spare: Spare = ()  # outputs that have some of the lease's memory to themselves
 
 
 class Given(NamedTuple):
@@ -43,6 +45,7 @@ class Given(NamedTuple):
     # for an emitter that runs several segments in one go: memory for the last states, and whether sums go on
     last: Mapping[str, Tensor] = {}
     adding: bool = False
+    spare: Spare = ()  # inputs of steps that nobody reads after this: they may be written over
 
 
 def like(tensor: Tensor, mask: Tensor) -> Tensor:
