@@ -83,6 +83,8 @@ class Call(Places):
             shape = (self.T, self.B, N) if whole else (rows, stride)
             self.own.append(Own(self.base(node), shape, self.leaving.get(node) if whole else None))
             self.rows[node] = Rows(self.numbers[node], 0, rows, stride)
+        elif node in self.under:
+            self.rows[node] = self.under[node]
         else:
             spot = self.take(rows * stride)
             self.rows[node] = Rows(WORK, spot.offset // self.dtype.itemsize, rows, stride)

@@ -17,7 +17,7 @@ from elman.compiler.emit.layout import Layout
 from elman.compiler.emit.linear import linear
 from elman.compiler.emit.llvm import Build
 from elman.compiler.emit.outer import outers_for, together
-from elman.compiler.emit.over import overwritable
+from elman.compiler.emit.over import over
 from elman.compiler.emit.plan import matrices, plan, without_rows
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import Given, Result
@@ -91,7 +91,7 @@ class Compiled:
     def __init__(self, loop: Loop, narrow: int, hoisted: bool, dtype: str, target: Target) -> None:
         self.sizes = Build(target, dtype)
         self.plan = plan(loop, narrow, hoisted, self.sizes.panel)
-        self.layout, self.over = Layout(self.plan, self.sizes), overwritable(self.plan)
+        self.layout, self.over = Layout(self.plan, self.sizes), over(self.plan)
         self.products = partial(products, dtype, target, [N for _, N in self.plan.matrices])
         beside = any(n.op is Op.MATMUL for n in [*self.plan.ahead, *self.plan.behind])
         self.linear = linear(dtype, target) if beside else None

@@ -15,7 +15,7 @@ from elman.compiler.emit.columns import base, exchanged
 from elman.compiler.emit.joined import onto
 from elman.compiler.emit.layout import FIXED_SLOTS
 from elman.compiler.emit.llvm import Value, i64, pointer
-from elman.compiler.emit.over import overwritable, stores
+from elman.compiler.emit.over import over
 from elman.compiler.emit.own import own_product
 from elman.compiler.emit.plan import Phase, Place, Sweep, needs
 from elman.compiler.emit.shares import Shares
@@ -37,7 +37,7 @@ class Kernel(Shares):
     def write(self) -> None:
         """kernel(block, thread, threads)."""
         build = self.build
-        self.over = overwritable(self.plan)
+        self.early = over(self.plan).early
         with build.function("kernel", [pointer, i64, i64]) as (block, thread, threads):
             self.block, self.thread, self.threads = block, thread, threads
             restore = build.flush_denormals()
@@ -294,13 +294,10 @@ class Kernel(Shares):
             if node.width == 1 and node not in self.scalars:
                 self.scalars[node] = self.scalar(node)
 
-        # all of what it may write over is read before anything is written
-        overwritten = {n: None for key in stores(sweep) for n in self.over.get(key, []) if n in self.loads}
-
         def body(j: Value, mask: int | None, sums: list[Value]) -> list[Value]:
             memo: dict[tuple[Node, int], Value] = {}
-            for node in overwritten:
-                self.pull(node, j, 0, mask, memo)
+            for node, low in self.early.get(sweep.moment, []):
+                self.pull(node, j, low, mask, memo)
             for node, place in sweep.writes:
                 value = self.pull(node, j, 0, mask, memo)
                 for whole in self.targets(place):

@@ -1,40 +1,82 @@
-"""Sequences that a kernel writes over others which it reads for the last time: gradients of gates over the gates.
+"""Sequences that a kernel writes over others which it reads for the last time.
 
-Training then keeps less, and memory that is touched for the first time costs more than the work of a small cell.
+Gradients of gates lie over the gates, and gates over the products that were made ahead of the loop: training keeps
+less, and memory that is touched for the first time costs more than the work of a small cell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from elman.compiler.emit.columns import base
-from elman.compiler.emit.plan import Plan, Sweep, needs
+from elman.compiler.emit.plan import Moment, Plan, Sweep, needs, without_steps
 from elman.compiler.emit.reference import Spare
 from elman.compiler.graph import Node, Op
 
-Over = Mapping[Node, list[Node]]
 
+@dataclass
+class Over:
+    """What of a wide plan may lie over what, column by column.
 
-def overwritable(made: Plan) -> Over:
-    """Of each stored value the inputs of steps over which it may lie, should nobody read these after the call.
-
-    It is written by one sweep, which is the last to read them, and they are as wide as its pieces: a column is read
-    before any is written where it lies. Where threads compute alike, one would write what another still reads.
+    Where threads compute alike (a narrow plan) one would write what another still reads.
     """
+
+    inputs: dict[Node, list[Node]]  # stored value -> inputs that may lie under it, if nobody reads them after the call
+    products: dict[Node, list[Node]]  # product ahead of the loop -> stored values that may take its place
+    early: dict[Moment, list[tuple[Node, int]]]  # by sweep: what it reads before it writes, and from which column on
+
+
+def over(made: Plan) -> Over:
+    """A stored value may lie over what no later sweep reads, if a column is read before any is written where it lies.
+
+    So what the sweep that writes it reads there begins at columns that are multiples of the sweep's width, and all such
+    columns are read first.
+    """
+    found = Over({}, {}, {})
     if not made.wide:
-        return {}
-    sweeps = [sweep for phase in made.phases for sweep in phase.sweeps]
-    last = {node: sweep.moment for sweep in sweeps for node in needs(made, sweep)[0] if node.op is Op.STEP}
-    for node in read_elsewhere(made):
-        last.pop(node, None)
-    found: dict[Node, list[Node]] = {}
-    for node in made.stored:
-        when = {sweep.moment for sweep in sweeps if node in stores(sweep)}
-        if len(when) == 1:
-            (moment,) = when
-            found[node] = [n for n, read in last.items() if n.width == moment[2] and read <= moment]
-    return {node: streams for node, streams in found.items() if streams}
+        return found
+    sweeps = {sweep.moment: sweep for phase in made.phases for sweep in phase.sweeps}
+    pulled = {moment: columns_read(made, sweep) for moment, sweep in sweeps.items()}
+    elsewhere = read_elsewhere(made)
+    when = {n: [moment for moment, sweep in sweeps.items() if n in needs(made, sweep)[0]] for n in made.streams}
+    when = {node: moments for node, moments in when.items() if moments and node not in elsewhere}
+    written = {n: [moment for moment, sweep in sweeps.items() if n in stores(sweep)] for n in made.stored}
+    once = {node: moments[0] for node, moments in written.items() if len(moments) == 1}
+    for node, moment in once.items():
+        under = [n for n, at in when.items() if n.op is Op.STEP and n.width == moment[2] and max(at) <= moment]
+        if under:
+            found.inputs[node] = under
+    for node, (moment, *more) in when.items():
+        width = moment[2]
+        if node.op is Op.MATMUL and not more and not any(low % width for low in pulled[moment].get(node, [])):
+            found.products[node] = [n for n, at in once.items() if at == moment and n.width == width]
+    for moment, columns in pulled.items():
+        under = [*found.products, *(n for value in stores(sweeps[moment]) for n in found.inputs.get(value, []))]
+        found.early[moment] = [(node, low) for node, lows in columns.items() for low in lows if node in under]
+    return found
+
+
+def columns_read(made: Plan, sweep: Sweep) -> dict[Node, list[int]]:
+    """What a sweep reads column by column, and from which columns on; what is one number a row is read before that."""
+    loads, found, seen = set(needs(made, sweep)[0]), dict[Node, list[int]](), set[tuple[Node, int]]()
+
+    def visit(node: Node, low: int) -> None:
+        if node.width == 1 or node.op is Op.CONST or (node, low) in seen:
+            return
+        seen.add((node, low))
+        if node in loads:
+            found.setdefault(node, []).append(low)
+        elif node.op is Op.SLICE:
+            visit(node.src[0], low + node.arg[0])
+        else:
+            for source in node.src:
+                visit(source, low)
+
+    for node in [*(node for node, _ in sweep.writes), *(n.src[0] for n in [*sweep.sums, *sweep.totals])]:
+        visit(node, 0)
+    return found
 
 
 def stores(sweep: Sweep) -> set[Node]:
@@ -43,17 +85,19 @@ def stores(sweep: Sweep) -> set[Node]:
 
 
 def read_elsewhere(made: Plan) -> set[Node]:
-    """What products and torch read, and what is handed on as it is."""
+    """What products and torch read, what is handed on as it is, and what is the same at every step."""
     loop, products = made.loop, [n for phase in made.phases for n in phase.products]
     read = [s for n in [*made.ahead, *made.behind, *products] for s in n.src]
-    return {base(s) for s in [*read, *loop.per_step.values(), *loop.summed.values()]}
+    return {base(s) for s in [*read, *loop.per_step.values(), *loop.summed.values()]} | without_steps(loop)
 
 
-def lying_over(over: Over, given: Mapping[str, Any], spare: Spare) -> dict[Node, tuple[str, int]]:
+def lying_over(
+    inputs: Mapping[Node, list[Node]], given: Mapping[str, Any], spare: Spare
+) -> dict[Node, tuple[str, int]]:
     """Of each value that finds such inputs side by side: the first one's name, and the elements from row to row."""
     found: dict[Node, tuple[str, int]] = {}
     free = {name: (given[name].stride(), offset) for name, offset in spare if name in given}
-    for node, streams in over.items():
+    for node, streams in inputs.items():
         at = {free[n.arg]: n.arg for n in streams if n.arg in free}
         if run := side_by_side(at, node.width, streams[0].width):
             found[node] = run[0], free[run[0]][0][1]

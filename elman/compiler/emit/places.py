@@ -85,8 +85,9 @@ class Places:
         paths = {name: node for name, node in made.loop.carried.items() if name in made.paths}
         steps: dict[str | Node, int] = {**dict.fromkeys(paths, T + 1), **dict.fromkeys(made.stored, T)}
         self.stored: dict[str | Node, Rows] = {}
+        self.under: dict[Node, Rows] = {}  # products ahead, where stored values will take their place
         kept = [key for key in steps if not leaves(made, key, away)]
-        for node, (name, stride) in lying_over(self.over, self.given.per_step, self.given.spare).items():
+        for node, (name, stride) in lying_over(self.over.inputs, self.given.per_step, self.given.spare).items():
             if node in kept and node not in made.loop.per_step.values():
                 kept.remove(node)
                 self.stored[node] = Rows(self.input("per_step", name), 0, T * B, stride)
@@ -97,6 +98,10 @@ class Places:
             for i, key in enumerate(group):
                 at = start + i * width(made, key)
                 self.stored[key] = Rows(KEPT, at, steps[key] * B, stride)
+            for product, values in self.over.products.items():
+                if product.width == stride and not stride % made.panel and all(key in values for key in group):
+                    self.under[product] = Rows(KEPT, start, T * B, stride)
+                    break
         for key, count in steps.items():
             if key not in self.stored:
                 node = paths[key] if isinstance(key, str) else key
