@@ -76,7 +76,7 @@ class Program:
         tensors = [t for group in given[:4] for t in group.values()] if torch.is_grad_enabled() else []
         if not any(t.requires_grad for t in tensors):
             run = self.inference()
-            result, _ = run_segments(run, given, segment, self.loop, run)
+            result, _ = run_segments(run, given, segment, self.loop)
             return self.apart(result), result.carried
         call = Call(self, tuple(map(tuple, given[:4])), given.size, segment)
         outputs = Unfolded.apply(call, given, *tensors)
@@ -113,9 +113,10 @@ class Unfolded(torch.autograd.Function):
     def forward(ctx: Any, call: Call, given: Given, *tensors: Tensor) -> tuple[Tensor, ...]:
         program = call.program
         ctx.call, ctx.pair = call, program.pair(call.names, ctx.needs_input_grad[2:])
-        result, starts = run_segments(program.inference(), given, call.segment, program.loop, ctx.pair.run)
+        run, saved = (ctx.pair.run, ctx.pair.saved) if call.segment is None else (program.inference(), ())
+        result, starts = run_segments(run, given, call.segment, program.loop)
         ctx.starts, kept = [*starts], [*starts.values()]
-        ctx.packing, memories = packed({name: result.per_step[name] for name in ctx.pair.saved})
+        ctx.packing, memories = packed({name: result.per_step[name] for name in saved})
         if torch._C._autograd._top_saved_tensors_default_hooks(True):
             # what others keep in our place, as checkpointing does, they hold as long as they need it, and look at it
             ctx.lease, ctx.spare, memories = None, (), trimmed(ctx.packing, memories)
@@ -193,7 +194,7 @@ Found = tuple[Mapping[str, "Tensor | None"], Tensors, Tensors, Tensors]  # gradi
 
 
 def gradients(pair: Pair, call: Call, given: Given, kept: Kept, grads: tuple[Tensor | None, ...]) -> Found:
-    """Run the backward loop, a segment at a time: the last as forward saved it, the others after a replay."""
+    """Run the backward loop: on what forward saved, or a segment at a time after a replay of each."""
     loop, back, (T, B), some = call.program.loop, pair.back, call.size, some_of(given)
     outer = zip([*loop.per_step.items(), *loop.carried.items()], grads)
     count = len(loop.per_step)

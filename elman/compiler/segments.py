@@ -1,4 +1,4 @@
-"""Time in segments: of each but the last forward keeps the first state only, and backward runs its loop once more."""
+"""Time in segments: of each forward keeps the first state only, and backward runs its loop once more."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class Kept(NamedTuple):
     """What forward keeps for backward."""
 
     starts: Tensors  # states before each segment, (segments, B, width)
-    saved: Sequences  # what the last segment, or the only one, saved
+    saved: Sequences  # where there are no segments: what backward reads
     outputs: Tensors
     spare: Spare  # of what is saved: what may be written over, since this is the last time that it is read
 
 
 @dataclass
 class Segments:
-    """The backward loop by segments, each but the last after a replay of its forward loop."""
+    """The backward loop by segments, each after a replay of its forward loop."""
 
     pair: Pair
     given: Given
@@ -69,11 +69,11 @@ class Segments:
         low, high = self.cuts[i]
         return slice_of(self.given, low, high)._replace(out=parts(self.whole, low, high))
 
-    def back(self, i: int, saved: Sequences, spare: Spare, state: Tensors) -> Given:
+    def back(self, i: int, replayed: Result, state: Tensors) -> Given:
         """What backward has."""
         (low, high), part = self.cuts[i], self.part(i)
         dy = {name: value[low:high] for name, value in self.dy.items()}
-        return part._replace(per_step={**part.per_step, **dy, **saved}, state=state, spare=spare)
+        return part._replace(per_step={**part.per_step, **dy, **replayed.per_step}, state=state, spare=replayed.spare)
 
     def replay(self, i: int) -> Given:
         """What a replay has: the states that outputs tell are inputs."""
@@ -89,7 +89,7 @@ class Segments:
 
     def run(self, state: Tensors) -> tuple[Tensors, Tensors]:
         """Through all of them, from the last to the first: states and sums at the end."""
-        state, summed = self.last(state)[1:3]
+        state, summed = self.one(len(self.cuts) - 1, state)[1:3]
         if (middle := self.in_turn(state)) is not None:
             state, summed = middle.carried, added(summed, middle.summed)
         for i in range(len(self.cuts) - 2 if middle is None else 0, -1, -1):
@@ -97,17 +97,10 @@ class Segments:
             state, summed = result.carried, added(summed, result.summed)
         return state, summed
 
-    def last(self, state: Tensors) -> Result:
-        """The last segment, of which all is saved."""
-        return self.settled(len(self.cuts) - 1, self.kept.saved, self.kept.spare, state)
-
     def one(self, i: int, state: Tensors) -> Result:
-        """An earlier segment; what its replay saves is gone when this returns, so that the next uses its memory."""
+        """One segment; what its replay saves is gone when this returns, so that the next uses its memory."""
         replayed = self.pair.run_again(self.replay(i))  # which holds the memory
-        return self.settled(i, replayed.per_step, replayed.spare, state)
-
-    def settled(self, i: int, saved: Sequences, spare: Spare, state: Tensors) -> Result:
-        result = self.pair.run_back(self.back(i, saved, spare, state))
+        result = self.pair.run_back(self.back(i, replayed, state))
         settle(self.whole, result.per_step, *self.cuts[i])
         return result
 
@@ -120,7 +113,7 @@ class Segments:
         state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
 
         def given(i: int, replayed: Result) -> Given:
-            return self.back(first - i, replayed.per_step, replayed.spare, state)._replace(last=state, adding=True)
+            return self.back(first - i, replayed, state)._replace(last=state, adding=True)
 
         return both(self.pair.run_again, lambda i: self.replay(first - i), given, count)
 
@@ -170,15 +163,10 @@ def slice_of(given: Given, low: int, high: int) -> Given:
     return given._replace(per_step=steps, size=(high - low, given.size[1]))
 
 
-def run_segments(
-    run: Runner, given: Given, segment: int | None, loop: Loop, run_last: Runner
-) -> tuple[Result, dict[str, Tensor]]:
-    """Run in segments, so that what a run needs beside its outputs is small; with the states before each of them.
-
-    Whatever the last one saves is in the result, too, as are its lease and the last states.
-    """
+def run_segments(run: Runner, given: Given, segment: int | None, loop: Loop) -> tuple[Result, dict[str, Tensor]]:
+    """Run in segments, so that what a run needs beside its outputs is small; with the states before each of them."""
     if segment is None:
-        return run_last(given._replace(out=dict.fromkeys(loop.per_step))), {}
+        return run(given._replace(out=dict.fromkeys(loop.per_step))), {}
     cuts = pieces(given.size[0], segment, loop.reverse)
     whole = rooms(loop, some_of(given), given.size)
     starts = {name: value.new_empty(len(cuts), *value.shape) for name, value in given.state.items()}
@@ -199,9 +187,9 @@ def run_segments(
             settle(whole, {name: result.per_step[name] for name in whole}, low, high)
             for name, start in starts.items():
                 start[i + 1] = result.carried[name]
-    result = run_last(part(len(cuts) - 1))
+    result = run(part(len(cuts) - 1))
     settle(whole, {name: result.per_step[name] for name in whole}, *cuts[-1])
-    return result._replace(per_step={**result.per_step, **whole}), starts
+    return result._replace(per_step=whole), starts
 
 
 def some_of(given: Given) -> Tensor:
