@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from elman.compiler.emit.beside import Beside
-from elman.compiler.emit.jobs import Jobs, Spot
+from elman.compiler.emit.jobs import Jobs, Number, Spot, Turn
 from elman.compiler.emit.joined import chain, onto
 from elman.compiler.emit.linear import Linear, Term
 from elman.compiler.emit.outer import Outers, Side, better_turned, numbers
@@ -129,9 +129,9 @@ class Call(Places):
         kernel, made, T, B, jobs = self.kernel, self.plan, self.T, self.B, self.jobs()
         scratch = self.take(self.parts * self.per_part * kernel.layout.per_row)
         shared = self.take(0 if made.wide else 2 * B * kernel.layout.shared_per_row)
-        block: list[int | Spot] = [T, B, self.parts, self.per_part, scratch, shared, jobs.flags()]
+        block: list[Number] = [T, B, self.parts, self.per_part, scratch, shared, jobs.flags()]
         shared_code = kernel.products(self.counts)
-        block += shared_code.product, shared_code.pack, shared_code.round
+        block += shared_code.product, shared_code.pack, shared_code.round, Turn()
         for node in made.streams:
             block += self.stream(node)
         block += map(self.vector, made.vectors)

@@ -24,6 +24,13 @@ class Spot(NamedTuple):
     offset: int = 0
 
 
+class Turn(NamedTuple):
+    """A number that says how many times a launch has run the functions before: what lasts is done the first time."""
+
+
+Number = int | Spot | Turn
+
+
 class Jobs:
     """Functions f(block, thread, threads) in order; all threads meet between two of them."""
 
@@ -31,6 +38,7 @@ class Jobs:
         self.count = count
         self.numbers: list[int] = []
         self.patches: list[tuple[int, int, int]] = []  # slot, base, offset
+        self.turns: list[int] = []  # slots
         self.pairs: list[tuple[int, int]] = []  # function, slot of its block
         self.zeros: list[int] = []  # slots of flags
 
@@ -42,7 +50,7 @@ class Jobs:
         self.zeros += [start + thread * line for thread in range(self.count)]
         return Spot(BLOCK, start * SLOT)
 
-    def add(self, function: int, numbers: Sequence[int | Spot]) -> None:
+    def add(self, function: int, numbers: Sequence[Number]) -> None:
         """Call this function with a block of these numbers."""
         self.pairs.append((function, self._append(numbers)))
 
@@ -75,6 +83,7 @@ class Jobs:
         block = self.filled(addresses)
         start = place(block)
         moved = [(slot, moves[base]) for slot, base, _ in self.patches if moves[base]]
+        moved += [(slot, 1) for slot in self.turns]
         line = FLAG_BYTES // SLOT
         numbers = [self.function, start + self.start, times, 0, len(self.zeros), len(moved)]
         numbers += [start + slot * SLOT for slot in self.zeros]
@@ -94,16 +103,19 @@ class Jobs:
             (slot + shift, base, offset + shift * SLOT) if base == BLOCK else (slot + shift, base + bases, offset)
             for slot, base, offset in second.patches
         ]
+        made.turns = first.turns + [slot + shift for slot in second.turns]
         made.pairs = first.pairs + [(function, slot + shift) for function, slot in second.pairs]
         made.finish()
         return made
 
-    def _append(self, numbers: Sequence[int | Spot]) -> int:
+    def _append(self, numbers: Sequence[Number]) -> int:
         first = len(self.numbers)
         for slot, number in enumerate(numbers, first):
             if isinstance(number, Spot):
                 self.patches.append((slot, *number))
-        self.numbers += [0 if isinstance(number, Spot) else number for number in numbers]
+            elif isinstance(number, Turn):
+                self.turns.append(slot)
+        self.numbers += [number if isinstance(number, int) else 0 for number in numbers]
         return first
 
 

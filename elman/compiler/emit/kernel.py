@@ -43,7 +43,7 @@ class Kernel(Shares):
             restore = build.flush_denormals()
             self.T, self.B, self.parts, self.per_part = map(self.integer, FIXED_SLOTS[:4])
             self.divide()
-            self.pack()
+            build.when(build.compare("==", self.integer("turn"), 0), self.pack)
             if self.plan.wide:  # there may be fewer threads than parts
                 rest = build.sub_int(build.add_int(self.parts, build.sub_int(threads, 1)), thread)
                 mine = build.div_int(rest, threads)

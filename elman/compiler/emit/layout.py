@@ -6,7 +6,7 @@ from elman.compiler.emit.llvm import Build
 from elman.compiler.emit.plan import Plan
 from elman.compiler.graph import Node, Op
 
-FIXED_SLOTS = ("T", "B", "parts", "per_part", "scratch", "shared", "flags", "product", "pack", "round")
+FIXED_SLOTS = ("T", "B", "parts", "per_part", "scratch", "shared", "flags", "product", "pack", "round", "turn")
 
 
 class Layout:

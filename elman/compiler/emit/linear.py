@@ -11,12 +11,12 @@ from functools import partial
 from typing import NamedTuple
 
 from elman.compiler.emit import native
-from elman.compiler.emit.jobs import Spot
+from elman.compiler.emit.jobs import Number, Spot, Turn
 from elman.compiler.emit.llvm import Build, Value, i64, pointer
 from elman.compiler.emit.product import Products, products
 from elman.compiler.emit.target import Target
 
-SLOTS = "out ldo rows N flags product pack round terms".split()
+SLOTS = "out ldo rows N flags product pack round turn terms".split()
 TERM = "a lda w stride_k stride_n K packed rounded".split()  # further slots for each product
 FEW_ROWS = 24  # rows a thread below which the threads share the columns
 NEAR = 1 << 16  # elements of rows that every panel finds in a second cache: then panels need not change threads either
@@ -48,14 +48,14 @@ class Linear:
 
     def numbers(
         self, rows: int, N: int, terms: Sequence[Term], out: Spot, flags: Spot, counts: Iterable[int]
-    ) -> list[int | Spot]:
+    ) -> list[Number]:
         """The block for the sum of a @ matrix, its rows whole panels wide; what lies beyond N holds nothing of use.
 
         counts: numbers of rows, that one among them, for which one product is compiled.
         """
         shared = self.products([N], counts)
         sizes = out, self.sizes.columns(N), rows, N
-        block: list[int | Spot] = [*sizes, flags, shared.product, shared.pack, shared.round, len(terms)]
+        block: list[Number] = [*sizes, flags, shared.product, shared.pack, shared.round, Turn(), len(terms)]
         for term in terms:
             block += term.a, term.lda, *term.matrix, term.K, term.packed, term.rounded
         return block
@@ -121,7 +121,11 @@ class Writer:
         sizes, here = self.term(number)
         strides = sizes["stride_k"], sizes["stride_n"], sizes["K"], self.sizes["N"]
         mine = share(self.panels, 0), share(self.panels, 1)
-        build.call_pointer(self.at["pack"], here["w"], *strides, here["packed"], *mine)
+
+        def pack() -> None:
+            build.call_pointer(self.at["pack"], here["w"], *strides, here["packed"], *mine)
+
+        build.when(build.compare("==", self.sizes["turn"], 0), pack)
         if build.paired:
             width, first = build.paired_width_int(sizes["K"]), share(rows, 0)
             source = build.at(here["a"], build.mul_int(first, sizes["lda"]))
