@@ -155,7 +155,7 @@ def spent(ctx: Any) -> Spare:
             "an earlier backward through these steps ended in an error, and has written over what forward saved: "
             "run forward again"
         )
-    if torch._C._autograd._get_current_graph_task_keep_graph():
+    if not ctx.spare or torch._C._autograd._get_current_graph_task_keep_graph():
         return ()
     spare, ctx.spare = ctx.spare, None
     return spare

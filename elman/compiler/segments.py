@@ -189,7 +189,7 @@ def run_segments(run: Runner, given: Given, segment: int | None, loop: Loop) -> 
                 start[i + 1] = result.carried[name]
     result = run(part(len(cuts) - 1))
     settle(whole, {name: result.per_step[name] for name in whole}, *cuts[-1])
-    return result._replace(per_step=whole), starts
+    return Result(whole, result.carried, {}), starts
 
 
 def some_of(given: Given) -> Tensor:

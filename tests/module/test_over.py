@@ -73,6 +73,14 @@ def test_in_segments_each_replay_is_written_over(lying):
     torch.testing.assert_close(found, want, rtol=1e-10, atol=1e-11)
 
 
+def test_between_forward_and_backward_a_checkpoint_holds_states_before_segments_alone():
+    cell, x, _ = make("lstm", (80, 16, 4, 8), torch.float32)
+    y, _ = elman.Recurrent(cell, checkpoint=20)(x)
+    held = [t.shape for t in y.grad_fn.saved_tensors if t.dim() == 3 and t.shape not in (x.shape, y.shape)]
+    assert held == [(4, 16, 8)] * 2  # h and c, before each of four
+    assert y.grad_fn.lease is None
+
+
 class ReadsGate(elman.Cell):
     """The gate goes through a matrix, too, whose gradient reads it of all steps when the kernel is over."""
 
