@@ -32,6 +32,8 @@ class Pair:
 
     def __post_init__(self) -> None:
         self.run, self.run_back = self.emit(self.forward), self.emit(self.back)
+        if hasattr(self.run, "follower"):
+            self.run.follower = self.run_back
 
     @cached_property
     def replayed(self) -> Replay:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from threading import Thread
 from typing import Any
 
 import torch
@@ -49,6 +51,8 @@ class Emitted:
         self.kernels: dict[tuple[torch.dtype, bool, int], Compiled] = {}
         self.elements, waiting = matrices(loop)
         self.large = LARGE if waiting or not self.elements else 0
+        self.follower: Emitted | None = None  # what will be called next, and is compiled beside this
+        self.beside: Thread | None = None
 
     def compiled(self, dtype: torch.dtype, B: int, count: int) -> Compiled:
         """The kernel for B rows on so many threads, from memory, from the disk, or new."""
@@ -61,6 +65,9 @@ class Emitted:
             with collection_paused():
                 name = TYPES[dtype] if self.operands is None else ROUNDED[self.operands]
                 self.kernels[key] = Compiled(self.loop, narrow, hoisted, name, self.target)
+            if self.follower is not None and not self.kernels[key].kept:  # reading from the disk is quicker alone
+                self.beside = Thread(target=self.follower.prepare, args=(dtype, B, count))
+                self.beside.start()
         return self.kernels[key]
 
     def __call__(self, given: Given) -> Result:
@@ -71,7 +78,16 @@ class Emitted:
         """A call of the kernel for these sizes, and any tensor of it."""
         some = next(iter([*given.per_step.values(), *given.state.values()]))
         count = torch.get_num_threads()
-        return self.compiled(some.dtype, given.size[1], count).call(given, some, count), some
+        call = self.compiled(some.dtype, given.size[1], count).call(given, some, count)
+        if self.beside is not None:
+            self.beside.join()
+            self.beside = None
+        return call, some
+
+    def prepare(self, dtype: torch.dtype, B: int, count: int) -> None:
+        """Compile what a later call needs; an error is that call's, which will meet it again."""
+        with suppress(Exception):
+            self.compiled(dtype, B, count)
 
     def in_turn(self, segment: Segment, count: int) -> Result | None:
         return in_turn(self, segment, count)

@@ -21,13 +21,12 @@ from elman.compiler.emit.target import Target, host
 FORMAT = 1  # of what is kept on disk
 
 _memo: dict[str, "Code"] = {}
-_lock = threading.RLock()
+_making: dict[str, threading.Lock] = {}
 
 
 def _after_fork() -> None:
-    """The thread that may have held the lock is not in the child."""
-    global _lock
-    _lock = threading.RLock()
+    """The threads that may have held locks are not in the child."""
+    _making.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -60,10 +59,9 @@ def load(name: str, key: str, build: Callable[[], Any], target: Target | None = 
     """
     target = target or host()
     full = "\n".join([name, key, repr(target), _versions()])
-    code = _memo.get(full)
-    if code is not None:
-        return code
-    with _lock:
+    if full in _memo:
+        return _memo[full]
+    with _making.setdefault(full, threading.Lock()):
         if full not in _memo:
             data = cache.read(full)
             kept = data is not None
@@ -77,9 +75,28 @@ def load(name: str, key: str, build: Callable[[], Any], target: Target | None = 
 def compiled(module: Any, target: Target) -> bytes:
     """Return the object file of a module. No optimiser passes: the emitters write what is meant."""
     machine = target.machine()
-    parsed = llvm.parse_assembly(str(module))
+    parsed = llvm.parse_assembly(str(module), llvm.create_context())
     parsed.verify()
-    return bytes(machine.emit_object(parsed))
+    return _emitted(machine, parsed)
+
+
+def _emitted(machine: Any, parsed: Any) -> bytes:
+    """The same as `machine.emit_object(parsed)`, beside which other threads may use LLVM.
+
+    llvmlite holds one lock over every call; LLVM itself asks only that threads have contexts of their own.
+    """
+    ffi = llvm.ffi
+    emit = getattr(ffi.lib.LLVMPY_TargetMachineEmitToMemory, "_cfn", None)
+    if emit is None:  # another llvmlite
+        return bytes(machine.emit_object(parsed))
+    with ffi.OutputString() as error:
+        buffer = emit(machine, parsed, 1, error)
+        if not buffer:
+            raise RuntimeError(str(error))
+    try:
+        return ctypes.string_at(ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer))
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
 
 
 def _engine(data: bytes, target: Target) -> Any:

@@ -4,11 +4,15 @@ import ctypes
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("llvmlite")
+
+import llvmlite.binding as llvm
 
 from elman.compiler.emit import cache, native
 from elman.compiler.emit.llvm import Build, pointer
@@ -157,3 +161,33 @@ def test_the_customary_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache.folder() == tmp_path / ".cache" / "elman"
+
+
+def test_threads_that_ask_for_the_same_code_have_it_compiled_once(folder: Path) -> None:
+    builder = Builder()
+    with ThreadPoolExecutor(4) as pool:
+        codes = [*pool.map(lambda _: native.load("answer", "a key", builder), range(4))]
+    assert builder.calls == 1
+    assert all(code is codes[0] for code in codes)
+
+
+def test_different_code_is_compiled_at_the_same_time(folder: Path) -> None:
+    """Each waits, its module begun, until the others have begun theirs."""
+    begun = threading.Barrier(3, timeout=30)
+
+    def module():
+        begun.wait()
+        return Builder()()
+
+    with ThreadPoolExecutor(3) as pool:
+        codes = [*pool.map(lambda key: native.load("answer", key, module), ["one", "two", "three"])]
+    assert [answer(code) for code in codes] == [42.0] * 3
+
+
+def test_with_llvmlites_lock_the_object_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a llvmlite without what we go around it by would give it."""
+    module = Builder()()
+    ours = native.compiled(module, host())
+    locked = llvm.ffi.lib.LLVMPY_TargetMachineEmitToMemory
+    monkeypatch.setitem(llvm.ffi.lib._fntab, "LLVMPY_TargetMachineEmitToMemory", lambda *given: locked(*given))
+    assert native.compiled(module, host()) == ours

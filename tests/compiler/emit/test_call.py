@@ -1,6 +1,7 @@
 """Calls of kernels: worked out once, one launch each, and nothing kept of what they were given."""
 
 import gc
+import threading
 import weakref
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 pytest.importorskip("llvmlite")
 
 import elman
-from elman.compiler.emit import cpu, jobs
+from elman.compiler.emit import cpu, jobs, native
 from elman.compiler.emit.call import Call
 from elman.compiler.emit.target import NoTarget, host
 
@@ -84,3 +85,26 @@ def test_nothing_is_kept_of_what_was_given(layer):
     del x, y
     gc.collect()
     assert [value() for value in held] == [None] * 3
+
+
+def test_backward_is_compiled_beside_forward_and_its_errors_are_its_own(layer, monkeypatch, tmp_path):
+    monkeypatch.setenv("ELMAN_CACHE", str(tmp_path))
+    monkeypatch.setattr(native, "_memo", {})
+    made, init = [], cpu.Compiled.__init__
+
+    def noted(self, loop, *given):
+        made.append((loop.summed != {}, threading.current_thread() is threading.main_thread()))
+        if failing and loop.summed:
+            raise MemoryError
+        init(self, loop, *given)
+
+    monkeypatch.setattr(cpu.Compiled, "__init__", noted)
+    failing, before = True, threading.active_count()
+    y, _ = layer(torch.randn(6, 8, 3))
+    assert made == [(False, True), (True, False)]  # forward here, backward there, which failed
+    assert threading.active_count() == before
+    with pytest.raises(MemoryError):
+        y.sum().backward(retain_graph=True)
+    failing = False
+    y.sum().backward()
+    assert made[2:] == [(True, True)] * 2
