@@ -13,6 +13,7 @@ from torch import Tensor
 
 from elman.compiler.collection import collection_paused
 from elman.compiler.emit.part import Sequences
+from elman.compiler.emit.pool import fresh
 from elman.compiler.emit.reference import Given, Result, Spare
 from elman.compiler.graph import Loop
 from elman.compiler.replay import Replay, replay
@@ -134,7 +135,10 @@ Rooms = dict[str, Tensor]  # memory for the outputs of all segments
 def rooms(loop: Loop, some: Tensor, size: tuple[int, int]) -> Rooms:
     """Memory for outputs (T, B, width) of which segments write a part each, with a step to spare on both sides."""
     T, B = size
-    return {name: some.new_empty(T + 2, B, node.width)[1:-1] for name, node in loop.per_step.items()}
+    shapes = {name: (T + 2, B, node.width) for name, node in loop.per_step.items()}
+    if some.device.type == "cpu":
+        return {name: fresh(shape, some.dtype)[1:-1] for name, shape in shapes.items()}
+    return {name: some.new_empty(shape)[1:-1] for name, shape in shapes.items()}
 
 
 def parts(whole: Rooms, low: int, high: int) -> Rooms:
