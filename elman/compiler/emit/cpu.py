@@ -79,9 +79,9 @@ class Emitted:
         some = next(iter([*given.per_step.values(), *given.state.values()]))
         count = torch.get_num_threads()
         call = self.compiled(some.dtype, given.size[1], count).call(given, some, count)
-        if self.beside is not None:
-            self.beside.join()
-            self.beside = None
+        beside, self.beside = self.beside, None
+        if beside is not None:
+            beside.join()
         return call, some
 
     def prepare(self, dtype: torch.dtype, B: int, count: int) -> None:

@@ -100,7 +100,8 @@ def lying_over(
     for node, streams in inputs.items():
         at = {free[n.arg]: n.arg for n in streams if n.arg in free}
         if run := side_by_side(at, node.width, streams[0].width):
-            found[node] = run[0], free[run[0]][0][1]
+            strides, _ = free[run[0]]
+            found[node] = run[0], strides[1]
             free = {name: lying for name, lying in free.items() if name not in run}
     return found
 
