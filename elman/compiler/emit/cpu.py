@@ -66,8 +66,9 @@ class Emitted:
                 name = TYPES[dtype] if self.operands is None else ROUNDED[self.operands]
                 self.kernels[key] = Compiled(self.loop, narrow, hoisted, name, self.target)
             if self.follower is not None and not self.kernels[key].kept:  # reading from the disk is quicker alone
-                self.beside = Thread(target=self.follower.prepare, args=(dtype, B, count))
-                self.beside.start()
+                beside = Thread(target=self.follower.prepare, args=(dtype, B, count))
+                beside.start()
+                self.beside = beside  # which other threads may wait for as soon as it is there
         return self.kernels[key]
 
     def __call__(self, given: Given) -> Result:
