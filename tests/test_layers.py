@@ -54,7 +54,8 @@ COMPILER = {
     "unfold": {"graph"},
     "emit": {"collection", "graph", "simplify", "unfold"},
     "segments": {"collection", "graph", "replay", "emit"},
-    "run": {"collection", "graph", "simplify", "derive", "segments", "emit"},
+    "spare": {"emit"},
+    "run": {"collection", "graph", "simplify", "derive", "segments", "spare", "emit"},
     "verify": {"aten_ops", "trace", "emit", "run"},
     "__init__": {"collection", "graph", "aten_ops", "trace", "simplify", "unfold", "emit", "segments", "run", "verify"},
 }

@@ -20,5 +20,7 @@ def collection_paused() -> Iterator[None]:
         yield
     finally:
         if was:
-            gc.collect(0)
-            gc.enable()
+            try:
+                gc.collect(0)
+            finally:
+                gc.enable()

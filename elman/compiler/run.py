@@ -15,10 +15,11 @@ from elman.compiler.collection import collection_paused
 from elman.compiler.derive import derive
 from elman.compiler.emit import reference
 from elman.compiler.emit.part import packed, trimmed, unpacked
-from elman.compiler.emit.reference import Given, Result, Spare
+from elman.compiler.emit.reference import Given, Result
 from elman.compiler.graph import LEAVES, Loop, Node, Op
 from elman.compiler.segments import Kept, Pair, Runner, Segments, Tensors, pieces, rooms, run_segments, some_of
 from elman.compiler.simplify import simplify
+from elman.compiler.spare import Saved
 
 Emit = Callable[[Loop, "torch.dtype | None"], Runner]
 Names = tuple[tuple[str, ...], ...]  # of the tensors of a call, by group
@@ -119,9 +120,9 @@ class Unfolded(torch.autograd.Function):
         ctx.packing, memories = packed({name: result.per_step[name] for name in saved})
         if torch._C._autograd._top_saved_tensors_default_hooks(True):
             # what others keep in our place, as checkpointing does, they hold as long as they need it, and look at it
-            ctx.lease, ctx.spare, memories = None, (), trimmed(ctx.packing, memories)
+            ctx.lease, ctx.saved, memories = None, Saved(()), trimmed(ctx.packing, memories)
         else:
-            ctx.lease, ctx.spare = result.lease, result.spare
+            ctx.lease, ctx.saved = result.lease, Saved(result.spare)
         ctx.set_materialize_grads(False)
         outputs = program.apart(result).values()
         # saved as well, so that a change in place of what is kept is found out
@@ -139,26 +140,10 @@ class Unfolded(torch.autograd.Function):
             return None, None, *again(call, tensors, grads, needs)
         starts, saved = dict(zip(ctx.starts, kept)), unpacked(ctx.packing, kept[len(ctx.starts) :])
         known = dict(zip(call.program.loop.per_step, outputs))
-        kept_now = Kept(starts, saved, known, spent(ctx))
-        found = gradients(ctx.pair, call, call.given(tensors), kept_now, grads)
+        with ctx.saved.reading() as spare:
+            found = gradients(ctx.pair, call, call.given(tensors), Kept(starts, saved, known, spare), grads)
         named = [(group, name) for group, names in zip(found, call.names) for name in names]
         return None, None, *[group.get(name) if need else None for (group, name), need in zip(named, needs)]
-
-
-def spent(ctx: Any) -> Spare:
-    """Of what forward saved: what this backward may write over, since torch will not ask for it again.
-
-    Should it end in an error halfway, torch does not know that some is gone.
-    """
-    if ctx.spare is None:
-        raise RuntimeError(
-            "an earlier backward through these steps ended in an error, and has written over what forward saved: "
-            "run forward again"
-        )
-    if not ctx.spare or torch._C._autograd._get_current_graph_task_keep_graph():
-        return ()
-    spare, ctx.spare = ctx.spare, None
-    return spare
 
 
 def seen(node: Node) -> Node:

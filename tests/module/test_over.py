@@ -1,5 +1,8 @@
 """Gradients that are written over what forward saved: the same to the bit, and never where it is needed once more."""
 
+import threading
+from contextlib import suppress
+
 import pytest
 import torch
 from cells import CELLS, context_of, make
@@ -7,7 +10,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 import elman
-from elman.compiler.emit import threads
+from elman.compiler.emit import threads as kernel_threads
 from elman.compiler.emit.over import lying_over, side_by_side
 
 pytest.importorskip("llvmlite")
@@ -138,11 +141,45 @@ def test_a_backward_that_ended_halfway_is_not_run_again(monkeypatch):
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(threads, "parallel", full)
+        patch.setattr(kernel_threads, "parallel", full)
         with pytest.raises(MemoryError):
             y.backward(torch.ones_like(y))
     with pytest.raises(RuntimeError, match="run forward again"):
         y.backward(torch.ones_like(y))
+
+
+def test_what_another_thread_reads_is_not_written_over(lying):
+    cell, x, _ = make("lstm", WIDE, torch.float32)
+    layer = elman.Recurrent(cell)
+    want, loss = trained(layer, x, keep=True)
+    node = loss.grad_fn.next_functions[0][0].next_functions[0][0]
+    with node.saved.reading():
+        assert same(again(loss, layer, x, keep=True), want)
+        assert same(again(loss, layer, x), want)
+    assert sum(lying) == 0
+
+
+def test_threads_that_share_a_graph_get_right_gradients_or_an_error():
+    """torch asks that all of them keep it; here one does not."""
+    cell, x, _ = make("lstm", (200, 16, 4, 32), torch.float32)
+    layer = elman.Recurrent(cell)
+    want, _ = trained(layer, x)
+    for _ in range(20):
+        y = layer(x)[0]
+        given = y.detach().cos()  # no node is ahead of the layer's own
+        found = []
+
+        def work(keep, y=y, given=given, found=found):
+            with suppress(RuntimeError):
+                found.append(torch.autograd.grad(y, [x, *layer.parameters()], given, retain_graph=keep))
+
+        threads = [threading.Thread(target=work, args=(keep,)) for keep in (True, False)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found
+        assert all(same(each, want) for each in found)
 
 
 def test_columns_must_lie_beside_each_other_in_rows_that_are_wide_enough():

@@ -67,8 +67,9 @@ class Emitted:
                 self.kernels[key] = Compiled(self.loop, narrow, hoisted, name, self.target)
             if self.follower is not None and not self.kernels[key].kept:  # reading from the disk is quicker alone
                 beside = Thread(target=self.follower.prepare, args=(dtype, B, count))
-                beside.start()
-                self.beside = beside  # which other threads may wait for as soon as it is there
+                with suppress(RuntimeError):  # where there can be no more threads, it is compiled when it is called
+                    beside.start()
+                    self.beside = beside  # which other threads may wait for as soon as it is there
         return self.kernels[key]
 
     def __call__(self, given: Given) -> Result:
@@ -79,11 +80,12 @@ class Emitted:
         """A call of the kernel for these sizes, and any tensor of it."""
         some = next(iter([*given.per_step.values(), *given.state.values()]))
         count = torch.get_num_threads()
-        call = self.compiled(some.dtype, given.size[1], count).call(given, some, count)
-        beside, self.beside = self.beside, None
-        if beside is not None:
-            beside.join()
-        return call, some
+        try:
+            return self.compiled(some.dtype, given.size[1], count).call(given, some, count), some
+        finally:
+            beside, self.beside = self.beside, None
+            if beside is not None:
+                beside.join()
 
     def prepare(self, dtype: torch.dtype, B: int, count: int) -> None:
         """Compile what a later call needs; an error is that call's, which will meet it again."""

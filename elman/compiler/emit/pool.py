@@ -64,17 +64,17 @@ def users(memory: Tensor) -> int:
 
 @cache
 def _nothing(dtype: torch.dtype) -> Tensor:
-    return torch.empty(0, dtype=dtype)
+    return torch.empty(0, dtype=dtype, device="cpu")
 
 
 @cache
 def _alone() -> int:
-    return users(torch.empty(1))
+    return users(torch.empty(1, device="cpu"))
 
 
 def fresh(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """New memory on the CPU, in large pages where the system has them: touching it first then costs half as much."""
-    tensor = torch.empty(shape, dtype=dtype)
+    tensor = torch.empty(shape, dtype=dtype, device="cpu")
     advise, size = _madvise(), tensor.numel() * tensor.element_size()
     if advise is not None and size >= LARGE:
         start = -(-tensor.data_ptr() // PAGE) * PAGE

@@ -108,3 +108,16 @@ def test_backward_is_compiled_beside_forward_and_its_errors_are_its_own(layer, m
     failing = False
     y.sum().backward()
     assert made[2:] == [(True, True)] * 2
+
+
+def test_where_no_thread_can_be_started_backward_is_compiled_when_it_runs(layer, monkeypatch, tmp_path):
+    def refused(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setenv("ELMAN_CACHE", str(tmp_path))
+    monkeypatch.setattr(native, "_memo", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(cpu.Thread, "start", refused)
+        y, _ = layer(torch.randn(6, 8, 3))
+    y.sum().backward()
+    assert layer.cell.W.weight.grad.any()
