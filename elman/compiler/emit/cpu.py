@@ -122,7 +122,7 @@ class Compiled:
 
         def build() -> object:
             module = Build(target, dtype, "unfolded")
-            Kernel(self.plan, module).write()
+            Kernel(self.plan, module).write(self.over)
             return module.module
 
         way = [

@@ -15,7 +15,7 @@ from elman.compiler.emit.columns import base, exchanged
 from elman.compiler.emit.joined import onto
 from elman.compiler.emit.layout import FIXED_SLOTS
 from elman.compiler.emit.llvm import Value, i64, pointer
-from elman.compiler.emit.over import over
+from elman.compiler.emit.over import Over
 from elman.compiler.emit.own import own_product
 from elman.compiler.emit.plan import Phase, Place, Sweep, needs
 from elman.compiler.emit.shares import Shares
@@ -34,10 +34,10 @@ class Rows:
 class Kernel(Shares):
     """Writes one kernel into a module."""
 
-    def write(self) -> None:
-        """kernel(block, thread, threads)."""
+    def write(self, over: Over) -> None:
+        """kernel(block, thread, threads); over: what of the plan may lie over what."""
         build = self.build
-        self.early = over(self.plan).early
+        self.early = over.early
         with build.function("kernel", [pointer, i64, i64]) as (block, thread, threads):
             self.block, self.thread, self.threads = block, thread, threads
             restore = build.flush_denormals()

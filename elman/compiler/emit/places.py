@@ -82,7 +82,7 @@ class Places:
     def store(self) -> None:
         """Memory for what the kernel writes at each step: paths by the state's name, stored values by their node."""
         made, away, T, B = self.plan, set(self.leaving), self.T, self.B
-        paths = {name: node for name, node in made.loop.carried.items() if name in made.paths}
+        paths = [name for name in made.loop.carried if name in made.paths]
         steps: dict[str | Node, int] = {**dict.fromkeys(paths, T + 1), **dict.fromkeys(made.stored, T)}
         self.stored: dict[str | Node, Rows] = {}
         self.under: dict[Node, Rows] = {}  # products ahead, where stored values will take their place
@@ -92,11 +92,11 @@ class Places:
                 kept.remove(node)
                 self.stored[node] = Rows(self.input("per_step", name), 0, T * B, stride)
         groups = beside_each_other(kept, made.wide)
-        pieces = Pieces([(steps[group[0]] * B, sum(width(made, key) for key in group)) for group in groups])
+        pieces = Pieces([(steps[group[0]] * B, sum(value_of(made, key).width for key in group)) for group in groups])
         self.kept = pieces.size
         for group, start, (_, (stride, _), _) in zip(groups, pieces.offsets, pieces.views):
             for i, key in enumerate(group):
-                at = start + i * width(made, key)
+                at = start + i * value_of(made, key).width
                 self.stored[key] = Rows(KEPT, at, steps[key] * B, stride)
             for product, values in self.over.products.items():
                 if product.width == stride and not stride % made.panel and all(key in values for key in group):
@@ -104,7 +104,7 @@ class Places:
                     break
         for key, count in steps.items():
             if key not in self.stored:
-                node = paths[key] if isinstance(key, str) else key
+                node = value_of(made, key)
                 output, taken = self.leaving.get(node), [own.name for own in self.own]
                 output = None if output in taken else output  # of two states that become the same, one leaves
                 self.own.append(Own(self.base(("own", key)), (count, B, node.width), output, isinstance(key, str)))
@@ -114,7 +114,7 @@ class Places:
         """What the kernel has written can be read from now on."""
         after, before = (0, 1) if self.plan.loop.reverse else (1, 0)
         for key, (base, offset, _, stride) in self.stored.items():
-            node = self.plan.loop.carried[key] if isinstance(key, str) else key
+            node = value_of(self.plan, key)
             step, count = self.B * node.width, self.T * self.B
             at = offset + after * step if isinstance(key, str) else offset
             if node not in self.rows and node not in self.numbers and node.op not in LEAVES - {Op.STATE}:
@@ -179,9 +179,9 @@ def leaves(made: Plan, key: str | Node, away: set[Node]) -> bool:
     return key in away
 
 
-def width(made: Plan, key: str | Node) -> int:
-    """Columns of a path or a stored value."""
-    return (made.loop.carried[key] if isinstance(key, str) else key).width
+def value_of(made: Plan, key: str | Node) -> Node:
+    """What a path, or a stored value, is made of."""
+    return made.loop.carried[key] if isinstance(key, str) else key
 
 
 def beside_each_other(kept: Sequence[str | Node], wide: bool) -> list[list[str | Node]]:
