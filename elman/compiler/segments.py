@@ -13,7 +13,7 @@ from torch import Tensor
 
 from elman.compiler.collection import collection_paused
 from elman.compiler.emit.part import Sequences
-from elman.compiler.emit.pool import fresh
+from elman.compiler.emit.pool import room
 from elman.compiler.emit.reference import Given, Result, Spare
 from elman.compiler.graph import Loop
 from elman.compiler.replay import Replay, replay
@@ -137,7 +137,7 @@ def rooms(loop: Loop, some: Tensor, size: tuple[int, int]) -> Rooms:
     T, B = size
     shapes = {name: (T + 2, B, node.width) for name, node in loop.per_step.items()}
     if some.device.type == "cpu":
-        return {name: fresh(shape, some.dtype)[1:-1] for name, shape in shapes.items()}
+        return {name: room(shape, some.dtype)[1:-1] for name, shape in shapes.items()}
     return {name: some.new_empty(shape)[1:-1] for name, shape in shapes.items()}
 
 

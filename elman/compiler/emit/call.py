@@ -15,7 +15,7 @@ from elman.compiler.emit.linear import Linear, Term
 from elman.compiler.emit.outer import Outers, Side, better_turned, numbers
 from elman.compiler.emit.part import Layout, Part, as_tensor
 from elman.compiler.emit.places import KEPT, WORK, Own, Places, Rows
-from elman.compiler.emit.pool import Lease, fresh, lease
+from elman.compiler.emit.pool import Lease, lease, room
 from elman.compiler.emit.reference import Given, Result
 from elman.compiler.graph import TOTALS, Node, Op
 
@@ -213,8 +213,8 @@ class Call(Places):
             value = groups[group][name]
             tensors[base] = value if adapt is None else adapt(as_tensor(value))
         for own in self.own:
-            room = given.out.get(own.name) if own.name else None
-            tensors[own.base] = fresh(own.shape, self.dtype) if room is None else self.placed(own, room)
+            there = given.out.get(own.name) if own.name else None
+            tensors[own.base] = room(own.shape, self.dtype) if there is None else self.placed(own, there)
         for base, shape, zeros in self.new:
             tensors[base] = some.new_zeros(shape) if zeros else some.new_empty(shape)
         for name, value in given.last.items():

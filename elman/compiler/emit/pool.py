@@ -1,6 +1,7 @@
 """Memory that is used again: fresh pages cost as much as writing to them twice, and a training step asks for the same.
 
-What a kernel works in, and what backward reads, comes from here; what the caller is given never does.
+What a kernel works in, and what backward reads, waits here for its next use. What the caller is given is used again
+only if it is large, as soon as the caller and all that was made of it have let it go.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -40,26 +41,56 @@ def lease(size: int, dtype: torch.dtype) -> Lease:
     """So many elements: some memory that waits and is not much too large, else new."""
     if size == 0:
         return Lease(_nothing(dtype))
-    found, others = None, []
-    while found is None:
-        try:
-            memory = waiting.popleft()
-        except IndexError:
-            break
-        if size <= memory.numel() <= 2 * size and memory.dtype is dtype and users(memory) == _alone():
-            found = memory
-        else:
-            others.append(memory)
-    waiting.extendleft(reversed(others))  # they have waited longest, and make way first
+    found = taken(waiting, lambda m: size <= m.numel() <= 2 * size and m.dtype is dtype)
     if found is not None:
         return Lease(found)
     with torch.inference_mode(False):  # it may be used again where gradients are wanted
         return Lease(fresh((size,), dtype))
 
 
+def taken(pieces: deque[Tensor], fits: Callable[[Tensor], bool]) -> Tensor | None:
+    """The first piece that fits and that nobody else holds, now no longer there; the others stay in their order."""
+    found, others = None, []
+    while found is None:
+        try:
+            memory = pieces.popleft()
+        except IndexError:
+            break
+        if fits(memory) and users(memory) == _alone():
+            found = memory
+        else:
+            others.append(memory)
+    pieces.extendleft(reversed(others))  # they have been there longest, and make way first
+    return found
+
+
+handed: deque[Tensor] = deque(maxlen=KEPT)  # what callers were given last, and may have let go
+
+
+def room(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory for what the caller is given: the whole of it and no more, since saving a tensor writes all its memory."""
+    size = torch.Size(shape).numel()
+    if size * dtype.itemsize < LARGE:
+        return torch.empty(shape, dtype=dtype, device="cpu")
+    memory = taken(handed, lambda m: m.numel() == size and m.dtype is dtype and untouched(m))
+    if memory is None:
+        with torch.inference_mode(False):
+            memory = fresh((size,), dtype)
+    tensor: Tensor = torch.empty(0, dtype=dtype, device="cpu").set_(memory.untyped_storage(), 0, shape)  # type: ignore[call-overload]
+    handed.append(memory)  # now that somebody else holds it: another thread may look
+    return tensor
+
+
+def untouched(memory: Tensor) -> bool:
+    """The caller has neither put it where other processes read it nor changed its size."""
+    storage = memory.untyped_storage()
+    return not storage.is_shared() and storage.nbytes() == memory.numel() * memory.element_size()
+
+
 def users(memory: Tensor) -> int:
     """How many hold a tensor's memory: what was saved for backward may live longer than its lease."""
-    return torch._C._storage_Use_Count(memory.untyped_storage()._cdata)
+    storage = memory.untyped_storage()
+    return torch._C._storage_Use_Count(storage._cdata) + sys.getrefcount(storage)
 
 
 @cache
