@@ -576,18 +576,6 @@ def test_segments_write_their_outputs_where_the_caller_finds_them(reverse, monke
     assert all(written)
 
 
-def test_compiling_leaves_garbage_collection_as_it_was():
-    import gc
-
-    for enabled in (True, False):
-        (gc.enable if enabled else gc.disable)()
-        try:
-            elman.Recurrent(elman.cell.GRU(3, 5 + enabled))(torch.randn(2, 3, 3))
-            assert gc.isenabled() == enabled
-        finally:
-            gc.enable()
-
-
 def test_the_meta_device_runs_plainly():
     layer = elman.Recurrent(elman.cell.LSTM(3, 4)).to("meta")
     with pytest.warns(elman.BackendWarning, match="meta device hold no numbers"):
