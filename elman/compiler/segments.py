@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -109,16 +110,42 @@ class Segments:
 
     def in_turn(self, state: Tensors) -> Result | None:
         """All but the last and the first, if the emitter can run several at a time; None if not, or if they are few."""
-        first, count = len(self.cuts) - 2, len(self.cuts) - 2
-        both = getattr(self.pair.run_back, "both_in_turn", None)
-        if both is None or count < 2:
+        count, back = len(self.cuts) - 2, cast(Any, self.pair.run_back)
+        if not hasattr(back, "both_in_turn") or count < 2:
             return None
         state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+        shares = back.shares(self.given.size[1], some_of(self.given).dtype)
+        parts = [self.rows(*share).turns(rows_of(state, 0, *share)) for share in shares]
+        results = back.both_in_turn(self.pair.run_again, parts, count)
+        if results is None:
+            return None
+        return Result({}, state, functools.reduce(added, (result.summed for result in results)))
+
+    def turns(self, state: Tensors) -> tuple[Callable[[int], Given], Callable[[int, Result], Given]]:
+        """Replays of all but the last segment and the first, and what backward has; states go where they come from."""
+        first = len(self.cuts) - 2
 
         def given(i: int, replayed: Result) -> Given:
             return self.back(first - i, replayed, state)._replace(last=state, adding=True)
 
-        return both(self.pair.run_again, lambda i: self.replay(first - i), given, count)
+        return lambda i: self.replay(first - i), given
+
+    def rows(self, low: int, high: int) -> Segments:
+        """The same of a part of the batch."""
+        given, kept, share = self.given, self.kept, (low, high)
+        steps, fixed = rows_of(given.per_step, 1, *share), rows_of(given.fixed, 0, *share)
+        return replace(
+            self,
+            given=given._replace(per_step=steps, fixed=fixed, size=(given.size[0], high - low)),
+            kept=kept._replace(starts=rows_of(kept.starts, 1, *share), outputs=rows_of(kept.outputs, 1, *share)),
+            dy=rows_of(self.dy, 1, *share),
+            whole=rows_of(self.whole, 1, *share),
+        )
+
+
+def rows_of(tensors: Tensors, axis: int, low: int, high: int) -> dict[str, Tensor]:
+    """A part of the batch, which is this axis of all of them."""
+    return {name: value.narrow(axis, low, high - low) for name, value in tensors.items()}
 
 
 def before_each(after: Tensor, first: Tensor, low: int, count: int, reverse: bool) -> Tensor:
@@ -208,12 +235,8 @@ def added(sums: Tensors, more: Tensors) -> dict[str, Tensor]:
 
 
 def segment_length(checkpoint: int | str | None, T: int) -> int | None:
-    """Steps a segment: the number given, or for "sqrt" twice the root of T.
-
-    Half of that would take the least memory, a sixth less; but each segment costs Python about a millisecond where it
-    does not run in one launch with others.
-    """
+    """Steps a segment: the number given, or for "sqrt" the root of T."""
     if checkpoint is None or T == 1:
         return None
-    length = 2 * (math.isqrt(T - 1) + 1) if checkpoint == "sqrt" else int(checkpoint)
+    length = math.isqrt(T - 1) + 1 if checkpoint == "sqrt" else int(checkpoint)
     return None if length >= T else length

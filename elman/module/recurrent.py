@@ -24,7 +24,7 @@ class Recurrent(Layer):
     With `reverse`, time runs from each row's last step to its first, and the returned state is that after step 0.
     With `batch_first`, x and y are (B, T, width). With `strict`, a step that cannot be compiled is an error; else it
     runs as a Python loop and says so. `checkpoint`: for backward keep only the state before every so many steps
-    ("sqrt": twice the root of T) and compute the rest again: far less memory, somewhat more time. See `Layer.forward`
+    ("sqrt": the root of T) and compute the rest again: far less memory, somewhat more time. See `Layer.forward`
     for lengths, reset, watch and context.
     Errors: CellError where the cell is none or its step breaks the contract; InputError where tensors do not fit.
     """

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from cells import CELLS, context_of, irregular, make
 from tolerance import all_close
 
 import elman
-from elman.compiler.emit import threads
+from elman.compiler.emit import repeat, threads
 
 pytest.importorskip("llvmlite")
 
@@ -52,6 +53,61 @@ def test_many_segments_in_few_launches(kind, rows, reverse, launches):
     got = trained(elman.Recurrent(cell, reverse=reverse, checkpoint=4), x)
     assert len(launches) <= 15  # of 51 segments, each of which ran twice and back
     all_close(got, want)
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Into how many parts of the batch each run of segments was divided."""
+    made, run = [], repeat.run
+    monkeypatch.setattr(repeat, "run", lambda parts, count: made.append(len(parts)) or run(parts, count))
+    return made
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("width", [4, 64])
+@pytest.mark.parametrize("rows", [6, 7])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "LayerNormLSTM", "OriginalGRU", "PeepholeLSTM", "Elman"])
+def test_a_part_of_the_batch_on_a_thread_each(kind, rows, width, reverse, two_threads, parts):
+    torch.manual_seed(0)
+    cell = getattr(elman.cell, kind)(width, 9).double()
+    x = torch.randn(rows, 47, width, dtype=torch.float64).transpose(0, 1)
+    want = trained(elman.Recurrent(cell, reverse=reverse), x)
+    got = trained(elman.Recurrent(cell, reverse=reverse, checkpoint=4), x)
+    assert parts[-1] == 2
+    all_close(got, want)
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_parts_of_the_batch_have_their_own_context(kind, two_threads, parts):
+    """With lengths, resets and a first state, and gradients to all that is given."""
+    cell, x, state = make(kind, (23, 7, 4, 5))
+    context = context_of(cell, x)
+    lengths, reset = irregular(23, 7)
+    leaves = [t for t in (x, *state, *context.values(), *cell.parameters()) if t.requires_grad]
+    found = []
+    for checkpoint in (None, 4):
+        layer = elman.Recurrent(cell, checkpoint=checkpoint)
+        y, last = layer(x, state, lengths=lengths, reset=reset, **context)
+        loss = y.sin().sum() + sum(s.cos().sum() for s in last)
+        found.append([y, *last, *torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)])
+    all_close(*found)
+    if kind in ("lstm", "gru", "elman", "peephole-lstm"):
+        assert parts[-1] == 2
+
+
+def test_one_part_where_rows_are_few_or_matrices_large(two_threads, parts):
+    for rows, width in ((5, 4), (6, 300)):
+        layer = elman.Recurrent(elman.cell.LSTM(width, width), checkpoint=3)
+        layer(torch.randn(20, rows, width))[0].sum().backward()
+        assert parts[-1] == 1
 
 
 @pytest.mark.parametrize("rows", [1, 9])

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from elman.compiler.emit.beside import Beside
+from elman.compiler.emit.copy import copy
 from elman.compiler.emit.jobs import Jobs, Number, Spot, Turn
 from elman.compiler.emit.joined import chain, onto
 from elman.compiler.emit.linear import Linear, Term
 from elman.compiler.emit.outer import Outers, Side, better_turned, numbers
 from elman.compiler.emit.part import Layout, Part, as_tensor
-from elman.compiler.emit.places import KEPT, WORK, Own, Places, Rows
+from elman.compiler.emit.places import KEPT, WORK, Own, Places, Rows, even
 from elman.compiler.emit.pool import Lease, lease, room
 from elman.compiler.emit.reference import Given, Result
 from elman.compiler.graph import TOTALS, Node, Op
@@ -50,6 +51,9 @@ class Call(Places):
             self.outer(group, made)
         for node in late:
             self.compute(node)
+        for node, (rows, base, strides) in self.copied.items():
+            source = self.spot(rows), self.B * rows.stride, rows.stride
+            self.copy(node, source, (Spot(base), strides[0], strides[1]))
         self.finish()
         del self.given  # no tensor is held
 
@@ -73,6 +77,21 @@ class Call(Places):
         else:
             self.steps.append((self.base(node), partial(Beside.compute, node=node)))
 
+    def side(self, node: Node) -> Rows:
+        """The same as of all places; rows that lie unevenly are copied first."""
+        if node.op is Op.STEP and node not in self.rows and self.close(node):
+            strides = self.given.per_step[node.arg].stride()
+            if self.T > 1 and not even(strides, self.B):
+                spot = self.take(self.T * self.B * node.width)
+                source = Spot(self.input("per_step", node.arg)), strides[0], strides[1]
+                self.copy(node, source, (spot, self.B * node.width, node.width))
+                self.rows[node] = Rows(WORK, spot.offset // self.dtype.itemsize, self.T * self.B, node.width)
+        return super().side(node)
+
+    def copy(self, node: Node, source: tuple[Spot, int, int], target: tuple[Spot, int, int]) -> None:
+        """Bring a sequence elsewhere; each: where it begins, elements from step to step and from row to row."""
+        self.jobs().add(self.kernel.copying(), [*source, *target, self.T, self.B, node.width])
+
     def linear(self, node: Node) -> None:
         """The product of all rows with one matrix, or the sum of several such products."""
         made, N, rows = self.kernel.linear, node.width, self.side(node.src[0]).number
@@ -81,8 +100,9 @@ class Call(Places):
         if node in self.plan.loop.per_step.values():
             whole = stride == N and node not in self.short
             shape = (self.T, self.B, N) if whole else (rows, stride)
-            self.own.append(Own(self.base(node), shape, self.leaving.get(node) if whole else None))
-            self.rows[node] = Rows(self.numbers[node], 0, rows, stride)
+            name = self.leaving.get(node) if whole else None
+            self.own.append(Own(self.base(node), shape, name))
+            self.rows[node] = self.landing(node, Rows(self.numbers[node], 0, rows, stride), name)
         elif node in self.under:
             self.rows[node] = self.under[node]
         else:
@@ -168,6 +188,8 @@ class Call(Places):
     def view(self, node: Node, plain: set[int]) -> tuple[int, Layout | None] | None:
         """An output's memory and how it lies there, if it is not all of it; None where torch has a part in it."""
         T, B, rows = self.T, self.B, self.rows.get(node)
+        if node in self.copied:
+            return self.copied[node].base, None
         if rows is None or node in self.short or (node in self.leaving and rows.stride != node.width):
             return None
         if rows.base in plain:

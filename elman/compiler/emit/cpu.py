@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import Thread
@@ -14,6 +14,7 @@ from torch import Tensor
 from elman.compiler.collection import collection_paused
 from elman.compiler.emit import native
 from elman.compiler.emit.call import Call
+from elman.compiler.emit.copy import copy
 from elman.compiler.emit.kernel import Kernel
 from elman.compiler.emit.layout import Layout
 from elman.compiler.emit.linear import linear
@@ -23,7 +24,7 @@ from elman.compiler.emit.over import over
 from elman.compiler.emit.plan import matrices, plan, without_rows
 from elman.compiler.emit.product import products
 from elman.compiler.emit.reference import Given, Result
-from elman.compiler.emit.repeat import Segment, both_in_turn, in_turn
+from elman.compiler.emit.repeat import Segment, Two, both_in_turn, in_turn
 from elman.compiler.emit.target import Target, host
 from elman.compiler.graph import Loop, Op, show
 
@@ -50,7 +51,7 @@ class Emitted:
         self.loop, self.operands, self.target = loop, operands, target
         self.kernels: dict[tuple[torch.dtype, bool, int], Compiled] = {}
         self.elements, waiting = matrices(loop)
-        self.large = LARGE if waiting or not self.elements else 0
+        self.matrices = self.elements + waiting
         self.follower: Emitted | None = None  # what will be called next, and is compiled beside this
         self.beside: Thread | None = None
 
@@ -58,7 +59,7 @@ class Emitted:
         """The kernel for B rows on so many threads, from memory, from the disk, or new."""
         rows = B / count
         narrow = 0 if rows >= WIDE_ROWS else count
-        large = self.elements * (self.operands or dtype).itemsize >= self.large
+        large = self.elements * (self.operands or dtype).itemsize >= LARGE
         hoisted = bool(narrow) or (rows < FULL_ROWS and large)
         key = dtype, hoisted, narrow
         if key not in self.kernels:
@@ -76,10 +77,10 @@ class Emitted:
         call, some = self.call(given)
         return call(given, some)
 
-    def call(self, given: Given) -> tuple[Call, Tensor]:
-        """A call of the kernel for these sizes, and any tensor of it."""
+    def call(self, given: Given, part: bool = False) -> tuple[Call, Tensor]:
+        """A call of the kernel for these sizes, and any tensor of it; of a part of the batch, on one thread."""
         some = next(iter([*given.per_step.values(), *given.state.values()]))
-        count = torch.get_num_threads()
+        count = 1 if part else torch.get_num_threads()
         try:
             return self.compiled(some.dtype, given.size[1], count).call(given, some, count), some
         finally:
@@ -95,10 +96,18 @@ class Emitted:
     def in_turn(self, segment: Segment, count: int) -> Result | None:
         return in_turn(self, segment, count)
 
-    def both_in_turn(
-        self, again: Emitted, replayed: Segment, given: Callable[[int, Result], Given], count: int
-    ) -> Result | None:
-        return both_in_turn(again, self, replayed, given, count)
+    def both_in_turn(self, again: Emitted, parts: Sequence[Two], count: int) -> list[Result] | None:
+        return both_in_turn(again, self, parts, count)
+
+    def shares(self, B: int, dtype: torch.dtype) -> list[tuple[int, int]]:
+        """Rows from and to, a part of the batch for each thread, where it does best to run all of a launch alone.
+
+        Then no thread reads what another one has written; but each has all matrices and sums for itself.
+        """
+        count = torch.get_num_threads()
+        if B < count * WIDE_ROWS or self.matrices * dtype.itemsize > LARGE:
+            return [(0, B)]
+        return [(B * i // count, B * (i + 1) // count) for i in range(count)]
 
 
 class Compiled:
@@ -112,6 +121,7 @@ class Compiled:
         self.plan = plan(loop, narrow, hoisted, self.sizes.panel)
         self.layout, self.over = Layout(self.plan, self.sizes), over(self.plan)
         self.products = partial(products, dtype, target, [N for _, N in self.plan.matrices])
+        self.copying = partial(copy, "f64" if dtype == "f64" else "f32", target)
         beside = any(n.op is Op.MATMUL for n in [*self.plan.ahead, *self.plan.behind])
         self.linear = linear(dtype, target) if beside else None
         groups = together((n for n in self.plan.behind if n.op is Op.OUTER), self.sizes)
@@ -138,6 +148,7 @@ class Compiled:
     def call(self, given: Given, some: Tensor, count: int) -> Call:
         """Products ahead, the kernel, products behind, on so many threads."""
         layout = [group[name].stride() for group, names in zip(given[:4], self.names) for name in names]
+        layout += [None if room is None else room.stride() for room in given.out.values()]
         key = (given.size, count, given.adding, given.spare, *given.out, *layout)
         call = self.calls.get(key)
         if call is None:

@@ -96,7 +96,7 @@ class Flow:
         return self.b.call(address, arguments, result)
 
     def loop(
-        self, n: Value | int, body: Body, init: Sequence[Value] = (), start: Value | int = 0, step: int = 1
+        self, n: Value | int, body: Body, init: Sequence[Value] = (), start: Value | int = 0, step: Value | int = 1
     ) -> list[Value]:
         """`for i in range(start, n, step): carried = body(i, carried)`; returns what is carried at the end."""
         n, first = self.c(n), self.c(start)

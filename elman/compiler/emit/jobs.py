@@ -78,8 +78,8 @@ class Jobs:
             block[slot] = addresses[base] + offset
         return block
 
-    def repeat(self, addresses: list[int], moves: Sequence[int], times: int) -> None:
-        """Run all of them so many times in one launch; each memory moves by so many bytes after each."""
+    def repeated(self, addresses: list[int], moves: Sequence[int], times: int) -> tuple[array[int], array[int]]:
+        """Two blocks, the first for `threads.repeat`: all so often, each memory moved by so many bytes after each time."""
         block = self.filled(addresses)
         start = place(block)
         moved = [(slot, moves[base]) for slot, base, _ in self.patches if moves[base]]
@@ -91,7 +91,7 @@ class Jobs:
         flags = len(numbers) + line
         more = array("q", numbers + [0] * (self.count + 3) * line)
         more[3] = place(more) + flags * SLOT
-        threads.parallel(threads.repeat(), place(more), self.count)
+        return more, block
 
     @staticmethod
     def joined(first: Jobs, second: Jobs, bases: int) -> Jobs:

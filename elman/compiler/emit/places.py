@@ -38,6 +38,14 @@ class Own(NamedTuple):
     path: bool = False
 
 
+class Copied(NamedTuple):
+    """Rows of an output, and the memory with rows anyhow apart to which they are brought at the end."""
+
+    rows: Rows
+    base: int
+    strides: tuple[int, ...]
+
+
 class Places:
     """The memories of one call, found out as they are asked for; `given` is a sample of what calls are given."""
 
@@ -55,6 +63,7 @@ class Places:
         self.new: list[tuple[int, tuple[int, ...], bool]] = []  # memory, shape, whether it begins as zeros
         self.rows: dict[Node, Rows] = {}  # of values that functions of our own give
         self.work = 0  # elements of memory of this call alone
+        self.copied: dict[Node, Copied] = {}
         self.store()
 
     # ---- memories
@@ -108,7 +117,17 @@ class Places:
                 output, taken = self.leaving.get(node), [own.name for own in self.own]
                 output = None if output in taken else output  # of two states that become the same, one leaves
                 self.own.append(Own(self.base(("own", key)), (count, B, node.width), output, isinstance(key, str)))
-                self.stored[key] = Rows(self.numbers["own", key], 0, count * B, node.width)
+                self.stored[key] = self.landing(node, Rows(self.numbers["own", key], 0, count * B, node.width), output)
+
+    def landing(self, node: Node, rows: Rows, output: str | None) -> Rows:
+        """Where an output is written at first: to its memory, these rows, if the caller's rows lie as evenly."""
+        there = self.given.out.get(output) if output else None
+        if there is None or even(there.stride(), self.B):
+            return rows
+        spot = self.take(rows.number * rows.stride)
+        first = rows._replace(base=WORK, offset=spot.offset // self.dtype.itemsize)
+        self.copied[node] = Copied(first, rows.base, there.stride())
+        return first
 
     def settle(self) -> None:
         """What the kernel has written can be read from now on."""
@@ -131,9 +150,8 @@ class Places:
             return self.rows[node]
         if node.op is Op.STEP:
             value = self.given.per_step[node.arg]
-            (per_step, per_row, column), T = value.stride(), self.T
-            close, even = column == 1 or node.width == 1, T == 1 or B == 1 or per_step == B * per_row
-            if close and even:
+            per_step, per_row, _ = value.stride()
+            if self.close(node) and (self.T == 1 or even(value.stride(), B)):
                 return Rows(self.input("per_step", node.arg), 0, all_rows, per_row if B > 1 else per_step)
             return Rows(self.input("per_step", node.arg, Tensor.contiguous), 0, all_rows, node.width)
         if node.op is Op.FIXED:
@@ -142,6 +160,10 @@ class Places:
             base = self.input("fixed", node.arg, None if close else Tensor.contiguous)
             return Rows(base, 0, B, per_row if close else node.width)
         return Rows(self.numbers[node], 0, B if node in self.short else all_rows, node.width)  # by torch
+
+    def close(self, node: Node) -> bool:
+        """The columns of a step's input lie side by side."""
+        return bool(node.width == 1 or self.given.per_step[node.arg].stride()[2] == 1)
 
     def stream(self, node: Node) -> tuple[Spot, int, int]:
         """A sequence as the kernel reads it, and elements from step to step and from row to row: any."""
@@ -165,6 +187,11 @@ class Places:
     def vector(self, node: Node) -> Spot:
         close = self.given.shared[node.arg].is_contiguous()
         return Spot(self.input("shared", node.arg, None if close else Tensor.contiguous))
+
+
+def even(strides: tuple[int, ...], B: int) -> bool:
+    """All rows of a sequence, step after step, are as far from each other."""
+    return B == 1 or strides[0] == B * strides[1]
 
 
 def one_row(value: Tensor) -> Tensor:

@@ -5,11 +5,13 @@ Python costs a millisecond a segment, its own data having left the caches; so no
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from array import array
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from elman.compiler.emit import threads
 from elman.compiler.emit.call import Call, addresses
-from elman.compiler.emit.jobs import Jobs
+from elman.compiler.emit.jobs import Jobs, place
 from elman.compiler.emit.places import one_row
 from elman.compiler.emit.reference import Given, Result
 from elman.compiler.graph import LEAVES
@@ -73,36 +75,58 @@ def in_turn(emitted: Emitted, segment: Segment, count: int) -> Result | None:
         return None
     (jobs,) = call.steps
     assert isinstance(jobs, Jobs)
-    run(jobs, addresses(turn.tensors), turn.moves, count)
+    run([Launch(jobs, addresses(turn.tensors), turn.moves)], count)
     return turn.result(turn.now)._replace(per_step={})
 
 
-def run(jobs: Jobs, where: list[int], moves: list[int], count: int) -> None:
-    """All segments, some in each launch."""
+class Launch(NamedTuple):
+    """What runs some segments: where its memories are at the first one, and how many bytes each moves to the next."""
+
+    jobs: Jobs
+    where: list[int]
+    moves: list[int]
+
+
+def run(parts: Sequence[Launch], count: int) -> None:
+    """All segments, some in each launch. Several parts: of the batch, on a thread each."""
     for first in range(0, count, AT_ONCE):
-        here = [start + first * move for start, move in zip(where, moves)]
-        jobs.repeat(here, moves, min(AT_ONCE, count - first))
+        blocks = [
+            jobs.repeated(
+                [start + first * move for start, move in zip(where, moves)], moves, min(AT_ONCE, count - first)
+            )
+            for jobs, where, moves in parts
+        ]
+        if len(parts) == 1:
+            threads.parallel(threads.repeat(), place(blocks[0][0]), parts[0].jobs.count)
+        else:
+            every = array("q", [len(parts), threads.repeat(), *(place(block) for block, _ in blocks)])
+            threads.parallel(threads.apart(), place(every), len(parts))
 
 
-def both_in_turn(
-    again: Emitted, back: Emitted, replayed: Segment, given: Callable[[int, Result], Given], count: int
-) -> Result | None:
-    """The same of two loops: the second reads what the first gives.
+class Two(NamedTuple):
+    """The segments of two loops, of which the second reads what the first gives."""
 
-    given: the second's segment, from its number and the first's result.
-    """
-    call, some = again.call(replayed(0))
-    first = Turn(call, some, replayed(0), replayed(1))
-    if first.moves is None:
-        return None
-    segments = [given(i, first.result(replayed(i))) for i in range(2)]
-    call, some = back.call(segments[0])
-    second = Turn(call, some, *segments)
-    if second.moves is None:
-        return None
-    (ahead,), (behind,) = first.call.steps, second.call.steps
-    assert isinstance(ahead, Jobs)
-    assert isinstance(behind, Jobs)
-    jobs = Jobs.joined(ahead, behind, len(first.tensors))
-    run(jobs, addresses(first.tensors) + addresses(second.tensors), first.moves + second.moves, count)
-    return second.result(segments[0])._replace(per_step={})
+    first: Segment
+    second: Callable[[int, Result], Given]  # from its number and the first's result
+
+
+def both_in_turn(again: Emitted, back: Emitted, parts: Sequence[Two], count: int) -> list[Result] | None:
+    """The same of two loops, for each part of the batch."""
+    part = len(parts) > 1
+    launches, turns = [], []
+    for replayed, given in parts:
+        first = Turn(*again.call(replayed(0), part), replayed(0), replayed(1))
+        if first.moves is None:
+            return None
+        segments = [given(i, first.result(replayed(i))) for i in range(2)]
+        second = Turn(*back.call(segments[0], part), *segments)
+        if second.moves is None:
+            return None
+        (ahead,), (behind,) = first.call.steps, second.call.steps
+        assert isinstance(ahead, Jobs)
+        assert isinstance(behind, Jobs)
+        jobs, where = Jobs.joined(ahead, behind, len(first.tensors)), addresses([*first.tensors, *second.tensors])
+        launches.append(Launch(jobs, where, first.moves + second.moves))
+        turns.append((first, second))
+    run(launches, count)
+    return [second.result(second.now)._replace(per_step={}) for _, second in turns]

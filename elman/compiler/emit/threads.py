@@ -72,13 +72,25 @@ def chain() -> int:
 
 def repeat() -> int:
     """The address of a kernel that runs another several times; its block: see `_write_repeat`."""
+    return repeated().address("repeat")
 
+
+def repeated() -> native.Code:
     def build() -> Any:
         made = Build(host(), name="repeat")
         _write_repeat(made)
+        _write_apart(made)
         return made.module
 
-    return native.load("repeat", "", build).address("repeat")
+    return native.load("repeat", "", build)
+
+
+def apart() -> int:
+    """The address of a kernel that runs another on each of several blocks, every time on one thread.
+
+    Its block: how many there are, the other kernel, the addresses of the blocks.
+    """
+    return repeated().address("apart")
 
 
 def _code() -> native.Code:
@@ -138,6 +150,17 @@ def _write_repeat(build: Build) -> None:
             build.barrier(flags, thread, count, build.add_int(passed, 2))
 
         build.loop(build.read_int(block, 2), once)
+
+
+def _write_apart(build: Build) -> None:
+    """`apart(block, thread, threads)`: there may be fewer threads than blocks."""
+    with build.function("apart", [pointer, i64, i64]) as (block, thread, count):
+        function, first = build.read_pointer(block, 1), build.at(block, 2, 8)
+
+        def one(i: Value, _: list[Value]) -> None:
+            build.call_pointer(function, build.read_pointer(build.at(first, i, 8), 0), build.c(0), build.c(1))
+
+        build.loop(build.read_int(block, 0), one, start=thread, step=count)
 
 
 # ---- torch's OpenMP threads
