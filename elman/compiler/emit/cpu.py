@@ -105,7 +105,7 @@ class Emitted:
         Then no thread reads what another one has written; but each has all matrices and sums for itself.
         """
         count = torch.get_num_threads()
-        if B < count * WIDE_ROWS or self.matrices * dtype.itemsize > LARGE:
+        if count * WIDE_ROWS > B or self.matrices * dtype.itemsize > LARGE:
             return [(0, B)]
         return [(B * i // count, B * (i + 1) // count) for i in range(count)]
 

@@ -79,7 +79,7 @@ class Jobs:
         return block
 
     def repeated(self, addresses: list[int], moves: Sequence[int], times: int) -> tuple[array[int], array[int]]:
-        """Two blocks, the first for `threads.repeat`: all so often, each memory moved by so many bytes after each time."""
+        """Two blocks, the first for `threads.repeat`: all so often; each memory moves by so many bytes after each."""
         block = self.filled(addresses)
         start = place(block)
         moved = [(slot, moves[base]) for slot, base, _ in self.patches if moves[base]]
