@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from elman.compiler.emit.beside import Beside
-from elman.compiler.emit.copy import copy
 from elman.compiler.emit.jobs import Jobs, Number, Spot, Turn
 from elman.compiler.emit.joined import chain, onto
 from elman.compiler.emit.linear import Linear, Term
