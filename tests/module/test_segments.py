@@ -79,10 +79,13 @@ def test_a_part_of_the_batch_on_a_thread_each(kind, rows, width, reverse, two_th
     torch.manual_seed(0)
     cell = getattr(elman.cell, kind)(width, 9).double()
     x = torch.randn(rows, 47, width, dtype=torch.float64).transpose(0, 1)
-    want = trained(elman.Recurrent(cell, reverse=reverse), x)
+    whole = trained(elman.Recurrent(cell, reverse=reverse), x)
+    with elman.backend("plain"):
+        want = trained(elman.Recurrent(cell, reverse=reverse), x)
     got = trained(elman.Recurrent(cell, reverse=reverse, checkpoint=4), x)
     assert parts[-1] == 2
     all_close(got, want)
+    all_close(whole, want)
 
 
 @pytest.mark.parametrize("kind", CELLS)
@@ -101,6 +104,27 @@ def test_parts_of_the_batch_have_their_own_context(kind, two_threads, parts):
     all_close(*found)
     if kind in ("lstm", "gru", "elman", "peephole-lstm"):
         assert parts[-1] == 2
+
+
+class Sum(elman.Cell):
+    """Its gradient to x is that to the state before the step: a state of backward, all of whose steps go out."""
+
+    def __init__(self):
+        super().__init__(4, 4)
+
+    def step(self, x, h):
+        h = torch.tanh(h + x)
+        return torch.sin(h), (h,)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_a_state_that_goes_out_of_parts_of_the_batch(reverse, two_threads, parts):
+    torch.manual_seed(0)
+    x = torch.randn(47, 7, 4, dtype=torch.float64)
+    want = trained(elman.Recurrent(Sum(), reverse=reverse), x)
+    got = trained(elman.Recurrent(Sum(), reverse=reverse, checkpoint=4), x)
+    assert parts[-1] == 2
+    all_close(got, want)
 
 
 def test_one_part_where_rows_are_few_or_matrices_large(two_threads, parts):

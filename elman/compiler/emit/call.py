@@ -52,7 +52,7 @@ class Call(Places):
             self.compute(node)
         for node, (rows, base, strides) in self.copied.items():
             source = self.spot(rows), self.B * rows.stride, rows.stride
-            self.copy(node, source, (Spot(base), strides[0], strides[1]))
+            self.copy(source, (Spot(base), strides[0], strides[1]), (rows.number // self.B, self.B, node.width))
         self.finish()
         del self.given  # no tensor is held
 
@@ -83,13 +83,14 @@ class Call(Places):
             if self.T > 1 and not even(strides, self.B):
                 spot = self.take(self.T * self.B * node.width)
                 source = Spot(self.input("per_step", node.arg)), strides[0], strides[1]
-                self.copy(node, source, (spot, self.B * node.width, node.width))
+                sizes = self.T, self.B, node.width
+                self.copy(source, (spot, self.B * node.width, node.width), sizes)
                 self.rows[node] = Rows(WORK, spot.offset // self.dtype.itemsize, self.T * self.B, node.width)
         return super().side(node)
 
-    def copy(self, node: Node, source: tuple[Spot, int, int], target: tuple[Spot, int, int]) -> None:
+    def copy(self, source: tuple[Spot, int, int], target: tuple[Spot, int, int], sizes: tuple[int, int, int]) -> None:
         """Bring a sequence elsewhere; each: where it begins, elements from step to step and from row to row."""
-        self.jobs().add(self.kernel.copying(), [*source, *target, self.T, self.B, node.width])
+        self.jobs().add(self.kernel.copying(), [*source, *target, *sizes])
 
     def linear(self, node: Node) -> None:
         """The product of all rows with one matrix, or the sum of several such products."""

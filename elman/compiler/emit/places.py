@@ -39,7 +39,7 @@ class Own(NamedTuple):
 
 
 class Copied(NamedTuple):
-    """Rows of an output, and the memory with rows anyhow apart to which they are brought at the end."""
+    """Rows of an output, or of a state's path, and the memory to which they are brought at the end: any rows apart."""
 
     rows: Rows
     base: int
