@@ -101,6 +101,19 @@ def test_a_sequence_is_its_steps_and_its_segments(bf16):
     assert_rounded(answer(leaves, torch.cat(ys), last), whole, full)
 
 
+@pytest.mark.parametrize("rows", [7, 40])
+def test_segments_of_a_part_of_the_batch_on_a_thread_each(bf16, rows):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        cell, x, state = make("lstm", (35, rows, 33, 40), torch.float32)
+        leaves = [x, *state, *cell.parameters()]
+        whole, kept = (answer(leaves, *elman.Recurrent(cell, checkpoint=k)(x, state)) for k in (None, 5))
+    finally:
+        torch.set_num_threads(before)
+    assert_rounded(kept, whole, answer(leaves, *oracle.run(cell, x, state)))
+
+
 def test_the_same_answer_twice_to_the_bit(bf16):
     cell, x, state = make("lstm", (9, 4, 6, 33), torch.float32)
     leaves = [x, *state, *cell.parameters()]
