@@ -102,8 +102,7 @@ def test_parts_of_the_batch_have_their_own_context(kind, two_threads, parts):
         loss = y.sin().sum() + sum(s.cos().sum() for s in last)
         found.append([y, *last, *torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)])
     all_close(*found)
-    if kind in ("lstm", "gru", "elman", "peephole-lstm"):
-        assert parts[-1] == 2
+    assert parts[-1] == 2
 
 
 class Sum(elman.Cell):
