@@ -29,7 +29,7 @@ def emit_copy(build: Build) -> None:
         numbers = [build.read_int(block, slot) for slot in range(len(SLOTS))]
         T, B, width = numbers[6:]
         ends = [build.read_pointer(block, slot) for slot in (0, 3)]
-        low, high = (build.div_int(build.mul_int(build.add_int(thread, more), T), count) for more in (0, 1))
+        low, high = build.share(T, thread, count)
         whole = build.sub_int(width, build.b.urem(width, build.c(build.lanes)))
 
         def moved(starts: list[Value], number: Value, strides: list[Value]) -> list[Value]:

@@ -95,6 +95,11 @@ class Flow:
         """Call the function at a pointer."""
         return self.b.call(address, arguments, result)
 
+    def share(self, total: Value | int, thread: Value, count: Value) -> tuple[Value, Value]:
+        """Which of so many, from and to, are a thread's."""
+        ends = [self.div_int(self.mul_int(self.add_int(thread, more), total), count) for more in (0, 1)]
+        return ends[0], ends[1]
+
     def loop(
         self, n: Value | int, body: Body, init: Sequence[Value] = (), start: Value | int = 0, step: Value | int = 1
     ) -> list[Value]:

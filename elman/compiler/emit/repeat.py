@@ -103,11 +103,7 @@ def run(parts: Sequence[Launch], count: int) -> None:
             threads.parallel(threads.apart(), place(every), len(parts))
 
 
-class Two(NamedTuple):
-    """The segments of two loops, of which the second reads what the first gives."""
-
-    first: Segment
-    second: Callable[[int, Result], Given]  # from its number and the first's result
+Two = tuple[Segment, Callable[[int, Result], Given]]  # segments of a loop, and of one that reads the first's result
 
 
 def both_in_turn(again: Emitted, back: Emitted, parts: Sequence[Two], count: int) -> list[Result] | None:

@@ -37,11 +37,7 @@ class Shares:
 
     def share(self, panels: int) -> tuple[Value, Value]:
         """This thread's panels, from and to."""
-        build = self.build
-        low, high = (
-            build.div_int(build.mul_int(build.add_int(self.thread, more), panels), self.threads) for more in (0, 1)
-        )
-        return low, high
+        return self.build.share(panels, self.thread, self.threads)
 
     def panels(self, N: int, body: Callable[[Value, Value], object], back: Value | None = None) -> None:
         """body(first, last) over the panels of N columns that are this thread's; from the last on where `back` is."""
