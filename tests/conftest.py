@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 SENTENCE = "the quick brown fox jumps over the lazy dog, and (then) the dog says: hell -> ello!\n"
 
@@ -22,6 +23,14 @@ def here(tmp_path, monkeypatch):
     """An empty working folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def threads():
+    """Sets torch's number of threads, which is put back at the end."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 def real(name):

@@ -91,14 +91,6 @@ def same(run, fused=True):
 
 
 @pytest.fixture
-def threads():
-    """Torch's number of threads, put back at the end."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def layer():
     torch.manual_seed(0)
     return elman.Recurrent(Blend())

@@ -72,14 +72,6 @@ class Late(elman.Cell):
 OWN = {"chained": Chained, "low-rank": LowRank, "late": Late}
 
 
-@pytest.fixture
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(params=[False, True], ids=["worthwhile", "always"])
 def plans(request, monkeypatch):
     """The plans of all kernels made; with columns apart where it pays, or wherever it can be."""
@@ -102,11 +94,12 @@ def cell_of(kind, hidden_size):
     return make(kind, (1, 1, 3, hidden_size))[0]
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
+@pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (9, 1)], ids=str)
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("kind", [*KINDS, *OWN])
-def test_values_and_gradients_are_the_oracles(kind, reverse, size, threads, plans):
+def test_values_and_gradients_are_the_oracles(kind, reverse, size, count, threads, plans):
+    threads(count)
     T, B = size
     cell = cell_of(kind, 6 * PANEL)
     x = torch.randn(T, B, 3, dtype=torch.float64, requires_grad=True)
@@ -132,8 +125,8 @@ def test_columns_are_apart_where_threads_then_read_less_of_each_other(plans):
     assert back == (2 * PANEL if always() else 0)  # its left sides are four times as wide as its products
 
 
-@pytest.mark.parametrize("threads", [2], indirect=True)
 def test_columns_that_do_not_divide_evenly_stay_together(threads, plans):
+    threads(2)
     for width, period in ((3 * PANEL, 0), (4 * PANEL, 4 * PANEL), (4 * PANEL + 1, 0)):
         with torch.no_grad():
             elman.Recurrent(elman.cell.LSTM(3, width).double())(torch.randn(2, 1, 3, dtype=torch.float64))

@@ -15,9 +15,9 @@ KINDS = ("elman", "lstm", "gru", "uneven", "jumpy", "lstm-learned", "attend-addi
 
 
 @pytest.fixture
-def plans(monkeypatch):
+def plans(monkeypatch, threads):
     """The plans of all kernels made, every matrix taken to be large, on one thread."""
-    made, plan, threads = [], cpu.plan, torch.get_num_threads()
+    made, plan = [], cpu.plan
 
     def noted(*given):
         made.append(plan(*given))
@@ -25,9 +25,8 @@ def plans(monkeypatch):
 
     monkeypatch.setattr(cpu, "LARGE", 0)
     monkeypatch.setattr(cpu, "plan", noted)
-    torch.set_num_threads(1)
-    yield made
-    torch.set_num_threads(threads)
+    threads(1)
+    return made
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,28 +5,30 @@ import math
 import oracle
 import pytest
 import torch
+from amx import lacks_amx, take_amx
 from cells import CASES, THOROUGH, context_of, irregular, make
 from rounded import RoundedProducts
 
 import elman
 from elman import BackendWarning, OptionError
-from elman.compiler import lacks_pairs, pairs_by
+from elman.compiler import lacks_pairs
 
 CLOSE = 1 / 3  # of the way to float32's own answer: a sum in another order may round a few operands the other way
 OUTSIDE = ("conditioned", "attend-additive", "decoder")  # have products outside of the step, which are not rounded
-WAYS = ("own", "avx512", "emulated", "reference")
+WAYS = ("amx", "avx512", "emulated", "reference")
 WITHIN = [("emulated", *case) for case in CASES if case[0] in THOROUGH]
-WITHIN += [(way, *case) for way in ("own", "avx512", "reference") for case in CASES if case[0] not in OUTSIDE]
+WITHIN += [(way, *case) for way in ("amx", "avx512", "reference") for case in CASES if case[0] not in OUTSIDE]
 
 
 @pytest.fixture(params=WAYS)
 def bf16(request, monkeypatch):
-    """Inside the test layers run in bf16: by the processor's best, by AVX512-BF16, without, and in torch operations."""
-    if request.param in ("own", "avx512") and lacks_pairs():
-        pytest.skip(lacks_pairs())
-    if request.param == "avx512" and pairs_by() != "AMX":
-        pytest.skip("AVX512-BF16 is this processor's best")
-    if request.param != "own":
+    """Inside the test layers run in bf16: by AMX, by AVX512-BF16, without either, and in torch operations."""
+    lacks = {"amx": lacks_amx(), "avx512": lacks_pairs()}.get(request.param)
+    if lacks:
+        pytest.skip(lacks)
+    if request.param == "amx":
+        take_amx(monkeypatch)
+    else:
         monkeypatch.setenv("ELMAN_BF16", "avx512" if request.param == "avx512" else "emulated")
     with elman.backend("reference" if request.param == "reference" else "fused"), elman.precision("bf16"):
         yield
@@ -102,15 +104,11 @@ def test_a_sequence_is_its_steps_and_its_segments(bf16):
 
 
 @pytest.mark.parametrize("rows", [7, 40])
-def test_segments_of_a_part_of_the_batch_on_a_thread_each(bf16, rows):
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        cell, x, state = make("lstm", (35, rows, 33, 40), torch.float32)
-        leaves = [x, *state, *cell.parameters()]
-        whole, kept = (answer(leaves, *elman.Recurrent(cell, checkpoint=k)(x, state)) for k in (None, 5))
-    finally:
-        torch.set_num_threads(before)
+def test_segments_of_a_part_of_the_batch_on_a_thread_each(bf16, threads, rows):
+    threads(2)
+    cell, x, state = make("lstm", (35, rows, 33, 40), torch.float32)
+    leaves = [x, *state, *cell.parameters()]
+    whole, kept = (answer(leaves, *elman.Recurrent(cell, checkpoint=k)(x, state)) for k in (None, 5))
     assert_rounded(kept, whole, answer(leaves, *oracle.run(cell, x, state)))
 
 

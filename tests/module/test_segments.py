@@ -56,11 +56,8 @@ def test_many_segments_in_few_launches(kind, rows, reverse, launches):
 
 
 @pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+def two_threads(threads):
+    threads(2)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("llvmlite")
 
+from amx import lacks_amx, with_amx
 from native_products import outer, product
 from widths import targets
 
@@ -17,13 +18,12 @@ from elman.compiler.emit.target import Target, host, lacks_pairs, without_pairs,
 
 SIZES = [(1, 1, 1), (7, 5, 3), (13, 64, 130), (33, 65, 65), (100, 513, 70), (9, 2501, 70)]  # rows, K, N
 SIZES += [(16, 32, 16), (17, 31, 96), (32, 64, 64), (48, 33, 40), (63, 100, 129), (65, 96, 32)]  # about a tile's
-NO_TILES = "" if not lacks_pairs() and host().multiplies_tiles else "this processor has no AMX, or the system keeps it"
 with_and_without = pytest.mark.parametrize(
     "target",
     [
         *(without_pairs(target) for target in targets()),
         pytest.param("pairs", marks=pytest.mark.skipif(bool(lacks_pairs()), reason=lacks_pairs())),
-        pytest.param("tiles", marks=pytest.mark.skipif(bool(NO_TILES), reason=NO_TILES)),
+        pytest.param("tiles", marks=pytest.mark.skipif(bool(lacks_amx()), reason=lacks_amx())),
     ],
     indirect=True,
     ids=lambda target: target if isinstance(target, str) else str(target.bits),
@@ -32,9 +32,9 @@ with_and_without = pytest.mark.parametrize(
 
 @pytest.fixture
 def target(request: pytest.FixtureRequest) -> Target:
-    """The machine as it is, or without tiles, where it has the instructions, or a width without any."""
+    """The machine with tiles, or without them, or a width without any instruction for pairs."""
     if request.param == "tiles":
-        return host()
+        return with_amx()
     return without_tiles(host()) if request.param == "pairs" else request.param
 
 
