@@ -14,7 +14,7 @@ from elman.compiler.emit.joined import chain, onto
 from elman.compiler.emit.linear import Linear, Term
 from elman.compiler.emit.outer import Outers, Side, better_turned, numbers
 from elman.compiler.emit.part import Layout, Part, as_tensor
-from elman.compiler.emit.places import KEPT, WORK, Own, Places, Rows, even
+from elman.compiler.emit.places import KEPT, WORK, Own, Places, Rows
 from elman.compiler.emit.pool import Lease, lease, room
 from elman.compiler.emit.reference import Given, Result
 from elman.compiler.graph import TOTALS, Node, Op
@@ -78,14 +78,11 @@ class Call(Places):
 
     def side(self, node: Node) -> Rows:
         """The same as of all places; rows that lie unevenly are copied first."""
-        if node.op is Op.STEP and node not in self.rows and self.close(node):
-            strides = self.given.per_step[node.arg].stride()
-            if self.T > 1 and not even(strides, self.B):
-                spot = self.take(self.T * self.B * node.width)
-                source = Spot(self.input("per_step", node.arg)), strides[0], strides[1]
-                sizes = self.T, self.B, node.width
-                self.copy(source, (spot, self.B * node.width, node.width), sizes)
-                self.rows[node] = Rows(WORK, spot.offset // self.dtype.itemsize, self.T * self.B, node.width)
+        if node.op is Op.STEP and node not in self.rows and self.close(node) and not self.evenly(node):
+            strides, spot = self.given.per_step[node.arg].stride(), self.take(self.T * self.B * node.width)
+            source = Spot(self.input("per_step", node.arg)), strides[0], strides[1]
+            self.copy(source, (spot, self.B * node.width, node.width), (self.T, self.B, node.width))
+            self.rows[node] = Rows(WORK, spot.offset // self.dtype.itemsize, self.T * self.B, node.width)
         return super().side(node)
 
     def copy(self, source: tuple[Spot, int, int], target: tuple[Spot, int, int], sizes: tuple[int, int, int]) -> None:

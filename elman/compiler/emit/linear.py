@@ -99,10 +99,9 @@ class Writer:
         self.sizes = {name: build.read_int(block, i) for i, name in enumerate(SLOTS)}
         self.at = {name: build.read_pointer(block, i) for i, name in enumerate(SLOTS)}
 
-    def share(self, total: Value, more: int) -> Value:
-        """Where this thread's share begins, and with 1 where it ends."""
-        build = self.build
-        return build.div_int(build.mul_int(build.add_int(self.thread, more), total), self.count)
+    def share(self, total: Value) -> tuple[Value, Value]:
+        """Which of so many, from and to, are this thread's."""
+        return self.build.share(total, self.thread, self.count)
 
     def meet(self, value: int) -> None:
         self.build.barrier(self.at["flags"], self.thread, self.count, value)
@@ -117,19 +116,19 @@ class Writer:
 
     def prepare(self, number: Value, _: list[Value]) -> None:
         """Pack a share of a product's matrix, and round a share of its rows."""
-        build, share, rows = self.build, self.share, self.sizes["rows"]
+        build = self.build
         sizes, here = self.term(number)
         strides = sizes["stride_k"], sizes["stride_n"], sizes["K"], self.sizes["N"]
-        mine = share(self.panels, 0), share(self.panels, 1)
+        mine = self.share(self.panels)
 
         def pack() -> None:
             build.call_pointer(self.at["pack"], here["w"], *strides, here["packed"], *mine)
 
         build.when(build.compare("==", self.sizes["turn"], 0), pack)
         if build.paired:
-            width, first = build.paired_width_int(sizes["K"]), share(rows, 0)
+            width, (first, end) = build.paired_width_int(sizes["K"]), self.share(self.sizes["rows"])
             source = build.at(here["a"], build.mul_int(first, sizes["lda"]))
-            pairs, count = build.at(here["rounded"], build.mul_int(first, width)), build.sub_int(share(rows, 1), first)
+            pairs, count = build.at(here["rounded"], build.mul_int(first, width)), build.sub_int(end, first)
             build.call_pointer(self.at["round"], source, sizes["lda"], pairs, width, count, sizes["K"])
 
     def in_panels(self) -> Value:
@@ -158,18 +157,19 @@ class Writer:
         build.loop(whole["terms"], one)
 
     def by_rows(self) -> None:
-        build, rows = self.build, self.sizes["rows"]
+        build = self.build
         self.meet(2)
-        first, mine = self.share(rows, 0), build.sub_int(self.share(rows, 1), self.share(rows, 0))
+        first, last = self.share(self.sizes["rows"])
+        mine = build.sub_int(last, first)
         blocks = build.ceil_int(mine, TOGETHER)
         alone = build.compare("==", self.sizes["terms"], 1)
         blocks = build.b.select(alone, build.min_int(blocks, 1), blocks)
 
         def block(i: Value, _: list[Value]) -> None:
-            start, end = (build.div_int(build.mul_int(mine, build.add_int(i, more)), blocks) for more in (0, 1))
+            start, end = build.share(mine, i, blocks)
             self.product(build.add_int(first, start), build.sub_int(end, start), build.c(0), self.panels)
 
         build.loop(blocks, block)
 
     def by_panels(self) -> None:
-        self.product(self.build.c(0), self.sizes["rows"], self.share(self.panels, 0), self.share(self.panels, 1))
+        self.product(self.build.c(0), self.sizes["rows"], *self.share(self.panels))

@@ -232,11 +232,8 @@ def _part(build: Build, M: Value, panels: Value, thread: Value, count: Value) ->
     _, tall = build.loop(build.add_int(count, 1), grid, [build.c(1 << 62), build.c(1)], start=1)
     grids = (tall, build.div_int(count, tall))
     places = (build.b.urem(thread, tall), build.div_int(thread, tall))
-    (top, bottom), mine = (
-        [build.div_int(build.mul_int(n, build.add_int(place, more)), by) for more in (0, 1)]
-        for n, by, place in zip(units, grids, places)
-    )
-    return [(build.mul_int(top, size), build.min_int(build.mul_int(bottom, size), M)), (mine[0], mine[1])]
+    (top, bottom), mine = map(build.share, units, places, grids)
+    return [(build.mul_int(top, size), build.min_int(build.mul_int(bottom, size), M)), mine]
 
 
 def _choose(build: Build, panels: list[Value], wide: Value, arguments: list[Value]) -> None:

@@ -149,9 +149,8 @@ class Places:
         if node in self.rows:
             return self.rows[node]
         if node.op is Op.STEP:
-            value = self.given.per_step[node.arg]
-            per_step, per_row, _ = value.stride()
-            if self.close(node) and (self.T == 1 or even(value.stride(), B)):
+            per_step, per_row, _ = self.given.per_step[node.arg].stride()
+            if self.evenly(node):
                 return Rows(self.input("per_step", node.arg), 0, all_rows, per_row if B > 1 else per_step)
             return Rows(self.input("per_step", node.arg, Tensor.contiguous), 0, all_rows, node.width)
         if node.op is Op.FIXED:
@@ -164,6 +163,10 @@ class Places:
     def close(self, node: Node) -> bool:
         """The columns of a step's input lie side by side."""
         return bool(node.width == 1 or self.given.per_step[node.arg].stride()[2] == 1)
+
+    def evenly(self, node: Node) -> bool:
+        """The rows of a step's input lie one distance apart, and their columns side by side."""
+        return self.close(node) and (self.T == 1 or even(self.given.per_step[node.arg].stride(), self.B))
 
     def stream(self, node: Node) -> tuple[Spot, int, int]:
         """A sequence as the kernel reads it, and elements from step to step and from row to row: any."""
