@@ -122,7 +122,8 @@ class Unfolded(torch.autograd.Function):
             # what others keep in our place, as checkpointing does, they hold as long as they need it, and look at it
             ctx.lease, ctx.saved, memories = None, Saved(()), trimmed(ctx.packing, memories)
         else:
-            ctx.lease, ctx.saved = result.lease, Saved(result.spare)
+            # tensors of their own: whoever holds one is then a user of that memory when the graph is gone
+            ctx.lease, ctx.saved, memories = result.lease, Saved(result.spare), [m.detach() for m in memories]
         ctx.set_materialize_grads(False)
         outputs = program.apart(result).values()
         # saved as well, so that a change in place of what is kept is found out
@@ -136,7 +137,7 @@ class Unfolded(torch.autograd.Function):
         every = ctx.saved_tensors  # read once: where it is made anew, it can be asked for once
         count = len(call.program.loop.per_step)
         tensors, kept, outputs = every[: len(needs)], every[len(needs) : -count], every[-count:]
-        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        if (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)) or batched(grads):
             return None, None, *again(call, tensors, grads, needs)
         starts, saved = dict(zip(ctx.starts, kept)), unpacked(ctx.packing, kept[len(ctx.starts) :])
         known = dict(zip(call.program.loop.per_step, outputs))
@@ -158,20 +159,26 @@ def unviewed(value: Tensor) -> Tensor:
     return value if value._base is None else value.data
 
 
+def batched(grads: tuple[Tensor | None, ...]) -> bool:
+    """The gradients of several backwards come at once, from torch.vmap or is_grads_batched: no memory holds them."""
+    kinds = torch._C._functorch.is_legacy_batchedtensor, torch._C._functorch.is_functorch_wrapped_tensor
+    return any(is_kind(g) for g in grads if g is not None for is_kind in kinds)
+
+
 def again(
     call: Call, tensors: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: tuple[bool, ...]
 ) -> list[Tensor | None]:
-    """Gradients that can be differentiated once more: torch's own, through the reference."""
+    """Torch's own gradients, through the reference; where gradients are wanted of them, with a graph."""
+    create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        result = reference.emit(call.program.loop, call.program.operands)(call.given(tensors))
+        # each seen anew: of two inputs one may have been computed from the other, which is no way through the steps
+        inputs = [t.view_as(t) if t.requires_grad else t for t in tensors]
+        result = reference.emit(call.program.loop, call.program.operands)(call.given(inputs))
         outputs = [*result.per_step.values(), *(result.carried[k] for k in call.program.loop.carried)]
         pairs = [(o, g) for o, g in zip(outputs, grads) if g is not None and o.requires_grad]
-        leaves = [t for t, need in zip(tensors, needs) if need]
-        found = iter(
-            torch.autograd.grad(
-                [o for o, _ in pairs], leaves, [g for _, g in pairs], create_graph=True, allow_unused=True
-            )
-        )
+        leaves = [t for t, need in zip(inputs, needs) if need]
+        ends, given = [o for o, _ in pairs], [g for _, g in pairs]
+        found = iter(torch.autograd.grad(ends, leaves, given, create_graph=create_graph, allow_unused=True))
     return [next(found) if need else None for need in needs]
 
 

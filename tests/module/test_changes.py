@@ -179,9 +179,9 @@ def test_context_of_another_device_is_torchs_error():
         layer(x, shift=torch.ones(4, 2, device="meta"))
 
 
-def lstm(size=16):
+def lstm(size=16, **options):
     torch.manual_seed(0)
-    return elman.Recurrent(elman.cell.LSTM(size, size), strict=True)
+    return elman.Recurrent(elman.cell.LSTM(size, size), strict=True, **options)
 
 
 def gradients(run, *leaves):
@@ -205,6 +205,56 @@ def test_torchs_own_checkpoints_give_the_same_gradients(reentrant):
         assert all(map(torch.equal, found, want))
         for leaf in leaves:
             leaf.grad = None
+
+
+@pytest.mark.parametrize("way", ["fused", "reference"])
+def test_the_first_call_of_all_may_be_within_torchs_checkpoint(way):
+    """What tracing saves is not of the call: computed again, the call saves as much as the first time."""
+    with elman.backend(way):
+        layer, x = lstm(), torch.randn(20, 8, 16, requires_grad=True)
+        found = gradients(lambda: checkpoint(lambda x: layer(x)[0], x, use_reentrant=False), x, *layer.parameters())
+        assert all(map(torch.equal, found, gradients(lambda: layer(x)[0], x, *layer.parameters())))
+
+
+@pytest.mark.parametrize("way", ["fused", "reference"])
+@pytest.mark.parametrize("segment", [None, 3])
+def test_second_derivatives_where_one_input_is_computed_from_another(way, segment):
+    layer, x = lstm(checkpoint=segment).double(), torch.randn(7, 2, 16, dtype=torch.float64, requires_grad=True)
+
+    def run():
+        y, _ = layer(x, (torch.tanh(x[0]), x.mean(0)))
+        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        return [first.detach(), *gradients(lambda: first, x, *layer.parameters())]
+
+    with elman.backend("plain"):
+        want = run()
+    with elman.backend(way):
+        torch.testing.assert_close(run(), want)
+
+
+@pytest.mark.parametrize("way", ["fused", "reference"])
+@pytest.mark.parametrize("segment", [None, 3])
+def test_several_backwards_at_once(way, segment):
+    layer, x = lstm(checkpoint=segment).double(), torch.randn(7, 2, 16, dtype=torch.float64, requires_grad=True)
+    with elman.backend(way):
+        y, _ = layer(x)
+        grads = torch.randn(3, *y.shape, dtype=torch.float64)
+        want = torch.stack([torch.autograd.grad(y, x, grad, retain_graph=True)[0] for grad in grads])
+        (batched,) = torch.autograd.grad(y, x, grads, is_grads_batched=True, retain_graph=True)
+        mapped = torch.vmap(lambda grad: torch.autograd.grad(y, x, grad, retain_graph=True)[0])(grads)
+    torch.testing.assert_close([batched, mapped], [want, want])
+
+
+def test_what_is_saved_may_be_held_longer_than_its_graph():
+    layer, x = lstm(), torch.randn(20, 8, 16)
+    gradients(lambda: layer(x)[0], *layer.parameters())
+    y, _ = layer(x)
+    held = [t for t in y.grad_fn.saved_tensors if t.grad_fn is None]
+    before = [t.clone() for t in held]
+    del y
+    for _ in range(3):
+        layer(2 * x)
+    torch.testing.assert_close(held, before, rtol=0, atol=0, equal_nan=True)
 
 
 def test_what_hooks_keep_of_a_call_has_the_same_sizes_at_every_call():
