@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from elman.cell.base import Signature, State
 from elman.compiler import Program, Traced, emitter, segment_length
-from elman.errors import BackendWarning, CellError, OptionError
+from elman.errors import CellError, OptionError
+from elman.module.outside import warn
 from elman.module.owner import Snapshot, describe_owner, plain
 from elman.module.plain import Inputs, unroll
 from elman.module.precision import operands
@@ -183,7 +183,7 @@ def say(what: Recurrence, plan: Plan, steps: int) -> None:
     text = slower(what, plan)
     if text not in _said:
         _said.add(text)
-        warnings.warn(text, BackendWarning, stacklevel=7)
+        warn(text)
 
 
 def best_plan(what: Recurrence, inputs: Inputs, forced: str | None) -> Plan:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from elman.errors import InputError
+from elman.module.outside import uncompiled
 from elman.module.plain import Rows, describe
 
 
@@ -52,6 +53,7 @@ class Layer(nn.Module, ABC):
     def context_names(self) -> Names:
         """Names of the context that the steps take."""
 
+    @uncompiled
     def forward(
         self,
         x: Tensor | PackedSequence,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from elman.errors import BackendWarning
 from elman.module.backends import Recurrence, unfold
+from elman.module.outside import uncompiled, warn
 from elman.module.plain import Inputs, Rows
 from elman.nn import steps
 from elman.nn.packed import Packing, packing
@@ -25,23 +23,6 @@ COMPILED = (torch.float32, torch.float64)
 _steps: WeakKeyDictionary[torch.nn.Module, list[Step]] = WeakKeyDictionary()
 
 _said: set[tuple[str, str]] = set()
-_hidden: list[Callable[..., tuple[Any, Any]]] = []
-
-
-def compiles() -> bool:
-    """Something has imported torch.compile's machinery, which takes two seconds: nobody compiles without it."""
-    return "torch._dynamo" in sys.modules
-
-
-def hidden() -> Callable[..., tuple[Any, Any]]:
-    """`computed` of a module, of which torch.compile sees nothing."""
-    if not _hidden:
-        _hidden.append(torch.compiler.disable(computed))
-    return _hidden[0]
-
-
-def computed(module: Unfolded, input: Tensor | PackedSequence, hx: Any) -> tuple[Any, Any]:
-    return module.computed(input, hx)
 
 
 class Unfolded(torch.nn.RNNBase):
@@ -62,10 +43,11 @@ class Unfolded(torch.nn.RNNBase):
         """
         if torch.compiler.is_exporting():
             return super().forward(input, hx)
-        return hidden()(self, input, hx) if compiles() else self.computed(input, hx)
+        return self.computed(input, hx)
 
+    @uncompiled
     def computed(self, input: Tensor | PackedSequence, hx: Any) -> tuple[Any, Any]:
-        """`forward`, of which torch.compile sees nothing: it breaks its graph here, as it does for torch's own."""
+        """`forward` but for exports."""
         self._update_flat_weights()
         if not self.ours(input, hx):
             return super().forward(input, hx)
@@ -186,7 +168,7 @@ def say_torchs(name: str, why: str) -> None:
     """Say once that a module runs torch's own code, and why."""
     if (name, why) not in _said:
         _said.add((name, why))
-        warnings.warn(f"{name} runs torch's own code: {why}", BackendWarning, stacklevel=9 if compiles() else 7)
+        warn(f"{name} runs torch's own code: {why}")
 
 
 class RNN(Unfolded, torch.nn.RNN):

@@ -245,6 +245,18 @@ def test_several_backwards_at_once(way, segment):
     torch.testing.assert_close([batched, mapped], [want, want])
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's, of its own looking
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+def test_torchs_compiler_leaves_a_layer_as_it_is(warm):
+    layer, head, x = elman.Stacked(lstm(), lstm()), nn.Linear(16, 2), torch.randn(9, 3, 16)
+    if warm:
+        layer(x)
+    run = torch.compile(lambda x: head(layer(x)[0]).relu(), backend="eager")
+    found = gradients(lambda: run(x), *layer.parameters(), *head.parameters())
+    want = gradients(lambda: head(layer(x)[0]).relu(), *layer.parameters(), *head.parameters())
+    torch.testing.assert_close(found, want)
+
+
 def test_what_is_saved_may_be_held_longer_than_its_graph():
     layer, x = lstm(), torch.randn(20, 8, 16)
     gradients(lambda: layer(x)[0], *layer.parameters())
