@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from traceback import walk_tb
 from types import FrameType
 from typing import Any
 
@@ -97,6 +98,13 @@ def line_of_user() -> str:
     """file:line of that frame."""
     frame = frame_of_user()
     return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def line_of_error(error: BaseException, *others: str) -> str:
+    """The same of the frame in which an error came up, with a colon; empty where there is none."""
+    frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    found = [f"{Path(file).name}:{line}: " for file, line in frames if not file.startswith((TORCH, OWN, "<", *others))]
+    return found[-1] if found else ""
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

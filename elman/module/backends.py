@@ -20,7 +20,7 @@ from elman.module.outside import warn
 from elman.module.owner import Snapshot, describe_owner, plain
 from elman.module.plain import Inputs, unroll
 from elman.module.precision import operands
-from elman.module.traced import tensors, traced
+from elman.module.traced import FAILED, tensors, traced
 
 MANY = 64  # traces of one owner that are kept
 BACKENDS = ("fused", "reference", "plain")
@@ -166,6 +166,10 @@ def choose_plan(what: Recurrence, inputs: Inputs) -> Plan:
     if calls is not None:
         calls.append(Call(what, plan, inputs.x))
     if plan.backend != forced if forced else what.strict and plan.backend != "fused":
+        if plan.reason.startswith(
+            FAILED
+        ):  # a step that is wrong raises its own error, as it would on the plain backend
+            unroll(what.step, what.signature, inputs, what.reverse)
         raise CellError(f"{slower(what, plan)} (asked for: {forced or 'fused, by strict=True'})")
     return plan
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from elman.cell.base import Cell
-from elman.compiler import Costs, costs, pairs_by, show, unfold
+from elman.compiler import Costs, costs, pairs_by, segment_length, show, unfold
 from elman.compiler.graph import LEAVES, Loop, Node, Op
 from elman.errors import InputError
 from elman.module.backends import Call, recorded
@@ -106,7 +106,20 @@ def described(call: Call) -> str:
     size = call.x.element_size()
     for name, part in (("inference", loop), ("training, forward", pair.forward), ("training, backward", pair.back)):
         lines.append(money(name, costs(part, T, B, [n for n, when in unfold(part).items() if when == "during"]), size))
+    saved = [pair.forward.per_step[name].width for name in pair.saved]
+    if steps := segment_length(call.what.checkpoint, T):
+        states = sum(n.width for n in loop.carried.values())
+        lines.append(segments(T, steps, B * size * states, B * size * sum(saved)))
     return "\n".join(lines)
+
+
+def segments(T: int, steps: int, states: int, saved: int) -> str:
+    """What `checkpoint` makes of T steps, from the bytes of the states and of what is saved, of one step."""
+    begins, now, whole = -(-T // steps) * states, min(steps, T) * saved, T * saved
+    return (
+        f"checkpoint: segments of {steps} steps, computed again in backward: {begins:,} bytes of states and {now:,} of "
+        f"what is saved of one segment, in place of {whole:,} of what is saved of all steps"
+    )
 
 
 def in_words(forward: Loop, backward: Loop) -> list[str]:

@@ -68,7 +68,9 @@ class Layer(nn.Module, ABC):
 
         Shapes: x (T, B, I), or (B, T, I) with batch_first, or a PackedSequence; y alike with the step's output width.
         state: as returned, None for the initial one. lengths (B,): each row's own number of steps; y beyond is zero.
-        reset (T, B), or (B, T) with batch_first, of bool: true at the first step of a new sequence.
+        reset (T, B), or (B, T) with batch_first, of bool: true at the first step of a new sequence, in the order of x
+        with `reverse`, too. Then a mark at x[0] does not change the returned state, which is that after x[0] was read:
+        who goes on with it into what lies before puts the initial state in those rows.
         watch: names of states or of values that the step watches; they come back as a dictionary of (T, B, width).
         Errors: InputError for shapes, types and names that do not fit.
         """

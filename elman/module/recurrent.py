@@ -82,7 +82,12 @@ class Recurrent(Layer):
         own.update({name: value for name, value in context.items() if name in cell.signature.context})
         own = cell.prepare(own)
         each = apart(own, cell.each_step)
-        return unfold(self.recurrence(), Inputs(x, state, first, rows, watch, own, each))
+        try:
+            return unfold(self.recurrence(), Inputs(x, state, first, rows, watch, own, each))
+        except RuntimeError as error:
+            if "dtype" in str(error) and (problem := mistyped(cell, x, state)):
+                raise InputError(problem) from error
+            raise
 
     def recurrence(self) -> Recurrence:
         """What is unfolded, and how."""
@@ -177,6 +182,18 @@ def check_state(state: Any, signature: Signature, sizes: Mapping[str, int | None
         return state if isinstance(state, tuple) and type(state) is kind else kind(*state)
     real = x.is_floating_point()
     return kind(*(value.to(x if real and value.is_floating_point() else x.device) for value in state))
+
+
+def mistyped(cell: Cell, x: Tensor, state: State) -> str:
+    """What of x and the states is of another type than the cell's weights, where a step has failed for that."""
+    kinds = {p.dtype for p in cell.parameters() if p.is_floating_point()}
+    states = {f"state '{name}'": value for name, value in zip(cell.signature.state, state)}
+    for name, value in {"x": x, **states}.items():
+        if len(kinds) == 1 and value.dtype not in kinds:
+            (kind,) = kinds
+            layer = f", or turn the layer with .to({value.dtype})" if value.is_floating_point() else ""
+            return f"{name} is of {value.dtype}, {type(cell).__name__}'s weights are of {kind}: give it {kind}{layer}"
+    return ""
 
 
 def describe_state(state: Any) -> str:

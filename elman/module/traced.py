@@ -23,8 +23,9 @@ from elman.compiler import (
     trace,
     verify,
 )
-from elman.compiler.trace import ROWS
+from elman.compiler.trace import ROWS, line_of_error
 from elman.errors import CellError
+from elman.module.outside import ELMAN
 from elman.module.owner import Snapshot, Untouched, offered
 from elman.module.plain import Inputs, choose, column, one_step
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from elman.module.backends import Recurrence
 
 MASKS = ("mask:reset", "mask:active")
+FAILED = "tracing the step failed"
 
 
 @collection_paused()
@@ -65,7 +67,7 @@ def traced(what: Recurrence, inputs: Inputs) -> Traced | str:
     except UntraceableError as error:
         problem = str(error)
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, CellError, AssertionError) as error:
-        problem = f"tracing the step failed: {type(error).__name__}: {error}"
+        problem = f"{FAILED}: {line_of_error(error, ELMAN)}{type(error).__name__}: {error}"
     if changed := before.changed():
         problem = f"the step changes what is not its state ({', '.join(changed)})"
     return problem or found

@@ -17,6 +17,18 @@ GIVEN_WRONG = {
     "x of two dimensions": (lambda: layer(X[0]), "x must be a tensor of shape (T, B, I); got a tensor of shape (2, 3)"),
     "x of another width": (lambda: layer(torch.randn(5, 2, 7)), "LSTM takes inputs of width 3; got x of width 7"),
     "x a list": (lambda: layer([1.0]), "got a list"),
+    "x of another type": (
+        lambda: layer(X.double()),
+        "x is of torch.float64, LSTM's weights are of torch.float32: give it torch.float32, or turn",
+    ),
+    "x of whole numbers": (
+        lambda: layer(X.long()),
+        "x is of torch.int64, LSTM's weights are of torch.float32: give it",
+    ),
+    "a state of whole numbers": (
+        lambda: layer(X, (zeros[0].long(), zeros[1].long())),
+        "state 'h' is of torch.int64, LSTM's weights are of torch.float32: give it torch.float32",
+    ),
     "no steps": (lambda: layer(X[:0]), "at least one step and one row; got shape (0, 2, 3)"),
     "one state of two": (lambda: layer(X, (zeros[0],)), "state must be a tuple (h, c); got 1 of them"),
     "a bare tensor": (lambda: layer(X, zeros[0]), "state must be a tuple (h, c); got a tensor (2, 4)"),

@@ -66,6 +66,16 @@ def test_explain_shows_the_parts_the_backend_and_what_it_costs():
         assert words in str(said), words
 
 
+def test_explain_says_what_checkpoint_makes_of_it():
+    x = torch.randn(100, 2, 4)
+    lines = str(elman.explain(elman.Recurrent(elman.cell.LSTM(4, 8), checkpoint="sqrt"), x)).splitlines()
+    of_states, saved = 2 * 4 * (8 + 8), 2 * 4 * 7 * 8  # bytes a step: h and c; what seven values of width 8 take
+    assert lines[-1] == (
+        f"checkpoint: segments of 10 steps, computed again in backward: {10 * of_states:,} bytes of states and "
+        f"{10 * saved:,} of what is saved of one segment, in place of {100 * saved:,} of what is saved of all steps"
+    )
+
+
 def test_explain_goes_through_a_stack_and_names_each_layer():
     net = elman.Stacked(elman.cell.LSTM(3, 4), nn.Dropout(0.5), elman.cell.GRU(4, 5))
     said = elman.explain(net, torch.randn(6, 2, 3))
@@ -90,6 +100,15 @@ def test_strict_refuses_what_cannot_be_compiled():
     layer = elman.Recurrent(Transform(3, 4), strict=True)
     with pytest.raises(elman.CellError, match=r"test_explain\.py:\d+: the step uses _fft_r2c.*strict=True"):
         layer(torch.randn(5, 2, 3))
+
+
+def test_strict_lets_a_wrong_step_raise_its_own_error():
+    class Wrong(elman.Cell):
+        def step(self, x, h):
+            raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="^boom$"):
+        elman.Recurrent(Wrong(3, 3), strict=True)(torch.zeros(2, 1, 3))
 
 
 def test_a_gradient_of_its_own_making_is_kept():
