@@ -166,9 +166,7 @@ def choose_plan(what: Recurrence, inputs: Inputs) -> Plan:
     if calls is not None:
         calls.append(Call(what, plan, inputs.x))
     if plan.backend != forced if forced else what.strict and plan.backend != "fused":
-        if plan.reason.startswith(
-            FAILED
-        ):  # a step that is wrong raises its own error, as it would on the plain backend
+        if plan.reason.startswith(FAILED):  # a step that is wrong raises its own error
             unroll(what.step, what.signature, inputs, what.reverse)
         raise CellError(f"{slower(what, plan)} (asked for: {forced or 'fused, by strict=True'})")
     return plan
