@@ -226,13 +226,15 @@ def run_graph(words: list[str]) -> int:
 
 
 def page_named(out: str) -> Path:
-    """Where a page goes. Errors: OptionError for a name that says something else."""
+    """Where a page goes. Errors: OptionError for a name that says something else, or a folder that is not there."""
     path = Path(out)
     if path.suffix.lower() not in (".html", ".htm"):
         raise OptionError(
             f"--out is a page, whose name ends in .html; got {out!r}: name it {path.with_suffix('.html')}, and for "
             "pictures as SVG and PNG give a folder with --pictures"
         )
+    if not path.parent.is_dir():
+        raise OptionError(f"--out {out}: there is no folder {path.parent}; make it, or name another")
     return path
 
 

@@ -270,7 +270,7 @@ def test_what_has_no_graph_is_said_in_one_line(own, capsys, what, said):
 def test_numbers_that_are_none(here, capsys):
     assert "unfolded over 1 to 20 steps; got 0" in refused(capsys, "graph", "lstm", "--steps", "0")
     assert "hidden_size must be a whole number of at least 1" in refused(capsys, "graph", "lstm", "--hidden", "0")
-    assert "cannot write" in refused(capsys, "graph", "lstm", "--out", "no/where/page.html")
+    assert "there is no folder no/where" in refused(capsys, "graph", "lstm", "--out", "no/where/page.html")
     with pytest.raises(elman.OptionError, match="over 1 to 20 steps; got 21"):
         graph.unfolded(LSTM(2, 3), steps=21)
 

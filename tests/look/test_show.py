@@ -91,7 +91,7 @@ def test_pictures_are_written_as_svg_and_png(run, capsys):
 def test_what_cannot_be_shown_is_said_in_one_line(run, capsys):
     assert "no such run folder" in refused(capsys, "show", "runs/none")
     assert "no such file" in refused(capsys, "show", "runs/text", "none.txt")
-    assert "cannot write" in refused(capsys, "show", "runs/text", "--out", "no/where/page.html")
+    assert "there is no folder no/where" in refused(capsys, "show", "runs/text", "--out", "no/where/page.html")
 
 
 def test_text_with_markup_in_it_stays_text(here, capsys):
