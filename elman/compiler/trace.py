@@ -152,8 +152,10 @@ class Recorder(TorchDispatchMode):
         name = str(packet).removeprefix("aten.")
         rule = RULES.get(packet)
         if rule is None or func._schema.is_mutable:
-            how = "writes in place with" if func._schema.is_mutable else "uses"
-            raise UntraceableError(f"{where}: the step {how} {name}, which has no place in elman's graph")
+            how, hint = "uses", ""
+            if func._schema.is_mutable:
+                how, hint = "writes in place with", "; make a new value, as h = h + x does in place of h += x"
+            raise UntraceableError(f"{where}: the step {how} {name}, which has no place in elman's graph{hint}")
         known = {k: v for k, v in kwargs.items() if k not in ("device", "layout", "pin_memory", "memory_format")}
         try:
             result = rule(Place(self, where), *self.known(args), **{k: self.known(v) for k, v in known.items()})
