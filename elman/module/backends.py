@@ -27,7 +27,6 @@ BACKENDS = ("fused", "reference", "plain")
 _recorded: ContextVar[list[Call] | None] = ContextVar("recorded", default=None)
 _forced: ContextVar[str | None] = ContextVar("backend", default=None)
 _visitor: ContextVar[Visitor | None] = ContextVar("visitor", default=None)
-_said: set[str] = set()
 
 
 @contextmanager
@@ -182,10 +181,7 @@ def say(what: Recurrence, plan: Plan, steps: int) -> None:
     """Say once that a call runs in a slower way than it could, unless it was asked for."""
     if plan.backend == "fused" or _forced.get() is not None or steps == 1:
         return
-    text = slower(what, plan)
-    if text not in _said:
-        _said.add(text)
-        warn(text)
+    warn(slower(what, plan))
 
 
 def best_plan(what: Recurrence, inputs: Inputs, forced: str | None) -> Plan:

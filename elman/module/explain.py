@@ -106,16 +106,16 @@ def described(call: Call) -> str:
     size = call.x.element_size()
     for name, part in (("inference", loop), ("training, forward", pair.forward), ("training, backward", pair.back)):
         lines.append(money(name, costs(part, T, B, [n for n, when in unfold(part).items() if when == "during"]), size))
-    saved = [pair.forward.per_step[name].width for name in pair.saved]
     if steps := segment_length(call.what.checkpoint, T):
         states = sum(n.width for n in loop.carried.values())
-        lines.append(segments(T, steps, B * size * states, B * size * sum(saved)))
+        saved = sum(pair.forward.per_step[name].width for name in pair.saved)
+        lines.append(segments(T, steps, B * size * states, B * size * saved))
     return "\n".join(lines)
 
 
 def segments(T: int, steps: int, states: int, saved: int) -> str:
     """What `checkpoint` makes of T steps, from the bytes of the states and of what is saved, of one step."""
-    begins, now, whole = -(-T // steps) * states, min(steps, T) * saved, T * saved
+    begins, now, whole = -(-T // steps) * states, steps * saved, T * saved
     return (
         f"checkpoint: segments of {steps} steps, computed again in backward: {begins:,} bytes of states and {now:,} of "
         f"what is saved of one segment, in place of {whole:,} of what is saved of all steps"

@@ -20,8 +20,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+_said: set[str] = set()
+
+
 def warn(text: str) -> None:
-    """A BackendWarning at the line that called elman, however many of torch's functions lie between."""
+    """A BackendWarning at the line that called elman, however many of torch's functions lie between; said once."""
+    if text in _said:
+        return
+    _said.add(text)
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith((TORCH, ELMAN, "<")):
         level, frame = level + 1, frame.f_back

@@ -187,10 +187,12 @@ def check_state(state: Any, signature: Signature, sizes: Mapping[str, int | None
 def mistyped(cell: Cell, x: Tensor, state: State) -> str:
     """What of x and the states is of another type than the cell's weights, where a step has failed for that."""
     kinds = {p.dtype for p in cell.parameters() if p.is_floating_point()}
+    if len(kinds) != 1:
+        return ""
+    (kind,) = kinds
     states = {f"state '{name}'": value for name, value in zip(cell.signature.state, state)}
     for name, value in {"x": x, **states}.items():
-        if len(kinds) == 1 and value.dtype not in kinds:
-            (kind,) = kinds
+        if value.dtype is not kind:
             layer = f", or turn the layer with .to({value.dtype})" if value.is_floating_point() else ""
             return f"{name} is of {value.dtype}, {type(cell).__name__}'s weights are of {kind}: give it {kind}{layer}"
     return ""

@@ -22,7 +22,11 @@ COMPILED = (torch.float32, torch.float64)
 # kept outside of the modules, so that no copy, pickle or replica of one carries them along
 _steps: WeakKeyDictionary[torch.nn.Module, list[Step]] = WeakKeyDictionary()
 
-_said: set[tuple[str, str]] = set()
+
+@uncompiled
+def computed(module: Unfolded, input: Tensor | PackedSequence, hx: Any) -> tuple[Any, Any]:
+    """`computed` of a module, its subclass's own included."""
+    return module.computed(input, hx)
 
 
 class Unfolded(torch.nn.RNNBase):
@@ -43,9 +47,8 @@ class Unfolded(torch.nn.RNNBase):
         """
         if torch.compiler.is_exporting():
             return super().forward(input, hx)
-        return self.computed(input, hx)
+        return computed(self, input, hx)
 
-    @uncompiled
     def computed(self, input: Tensor | PackedSequence, hx: Any) -> tuple[Any, Any]:
         """`forward` but for exports."""
         self._update_flat_weights()
@@ -166,9 +169,7 @@ class Unfolded(torch.nn.RNNBase):
 
 def say_torchs(name: str, why: str) -> None:
     """Say once that a module runs torch's own code, and why."""
-    if (name, why) not in _said:
-        _said.add((name, why))
-        warn(f"{name} runs torch's own code: {why}")
+    warn(f"{name} runs torch's own code: {why}")
 
 
 class RNN(Unfolded, torch.nn.RNN):

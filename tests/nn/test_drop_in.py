@@ -239,7 +239,7 @@ def test_exporting_sees_torchs_operators(kind):
 def test_half_precision_autocast_and_meta(kind):
     x = torch.randn(7, 5, 4)
     ours, theirs = pair(kind)
-    elman.nn.recurrent._said.clear()
+    elman.module.outside._said.clear()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         want = leaves(theirs(x))
         with pytest.warns(elman.BackendWarning, match="autocast") as said:
