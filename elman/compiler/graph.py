@@ -274,7 +274,9 @@ def number(value: float) -> str:
     return repr(value).removesuffix(".0")
 
 
-WHEN = {Op.STEP: "(t)", Op.STATE: "(t-1)"}
+def state(name: str, after: bool) -> str:
+    """How a state is called where a step reads it, and where it leaves it."""
+    return f"{name}(t)" if after else f"{name}(t-1)"
 
 
 def numbered(loop: Loop) -> dict[Node, str]:
@@ -282,8 +284,17 @@ def numbered(loop: Loop) -> dict[Node, str]:
     return {n: f"v{i}" for i, n in enumerate(n for n in loop.nodes() if n.op not in LEAVES)}
 
 
-def show(loop: Loop, part: Mapping[Node, str] | None = None, places: bool = False) -> str:
-    """The loop as text, a line a node; with `part`, under the headings before, during and after."""
+def show(
+    loop: Loop,
+    part: Mapping[Node, str] | None = None,
+    places: bool = False,
+    state: Callable[[str, bool], str] = state,
+) -> str:
+    """The loop as text, a line a node; with `part`, under the headings before, during and after.
+
+    places: with the line of the user's code that each node comes from. state: how a state is called, by its name and
+    whether it is meant after the step.
+    """
     names = numbered(loop)
 
     def name(node: Node) -> str:
@@ -291,7 +302,9 @@ def show(loop: Loop, part: Mapping[Node, str] | None = None, places: bool = Fals
             return names[node]
         if node.op is Op.CONST:
             return number(node.arg)
-        return f"{node.arg}{WHEN.get(node.op, '')}"
+        if node.op is Op.STATE:
+            return state(node.arg, False)
+        return f"{node.arg}(t)" if node.op is Op.STEP else node.arg
 
     def line(node: Node) -> str:
         text = f"{names[node]} = {show_node(node, name)}"
@@ -303,7 +316,7 @@ def show(loop: Loop, part: Mapping[Node, str] | None = None, places: bool = Fals
         inside = [n for n in names if part is None or part[n] == heading]
         lines += [f"{heading}:"] * bool(heading and inside) + [line(n) for n in inside]
     outputs = [f"{k} = {name(n)}" for k, n in loop.per_step.items()]
-    carries = [f"{k}(t) = {name(n)}" for k, n in loop.carried.items()]
+    carries = [f"{state(k, True)} = {name(n)}" for k, n in loop.carried.items()]
     totals = [f"{k} = {name(n)}" for k, n in loop.summed.items()]
     for label, items in (("each step", outputs), ("carried", carries), ("summed", totals)):
         lines += [f"{label}: {', '.join(items)}"] * bool(items)

@@ -102,7 +102,7 @@ def described(call: Call) -> str:
         lines.append("x is copied once a call: its columns are not side by side in memory")
     loop = plan.program.loop
     pair = plan.program.training(trained(call))
-    lines += ["", *in_words(loop, pair.back)]
+    lines += ["", *in_words(pair.forward, pair.back)]
     size = call.x.element_size()
     for name, part in (("inference", loop), ("training, forward", pair.forward), ("training, backward", pair.back)):
         lines.append(money(name, costs(part, T, B, [n for n, when in unfold(part).items() if when == "during"]), size))
@@ -122,10 +122,20 @@ def segments(T: int, steps: int, states: int, saved: int) -> str:
     )
 
 
-def in_words(forward: Loop, backward: Loop) -> list[str]:
+def in_words(forward: Loop, back: Loop) -> list[str]:
     """A step and its backward, under before, during and after; the lines of the user's code beside the step."""
-    lines = ["forward", indented(show(forward, unfold(forward), places=True))]
-    return [*lines, "", "backward", indented(show(backward, unfold(backward)))]
+    before = "(t+1)" if forward.reverse else "(t-1)"
+
+    def value(name: str, after: bool) -> str:
+        return name + ("(t)" if after else before)
+
+    def gradient(name: str, after: bool) -> str:
+        if name.startswith("d:"):  # the sum so far of one to what is the same at every step
+            return f"dL/d{name.removeprefix('d:')}"
+        return f"dL/d{name}" + (before if after else "(t)")
+
+    lines = ["forward", indented(show(forward, unfold(forward), places=True, state=value))]
+    return [*lines, "", "backward", indented(show(back, unfold(back), state=gradient))]
 
 
 class Part(NamedTuple):

@@ -22,7 +22,7 @@ WATCH, SAVED = "watch:", "saved:"
 
 @dataclass(frozen=True)
 class StepGraph:
-    """One step of a cell: the loop as it was traced and the loop of its gradients, which runs back in time.
+    """One step of a cell: the loop as it was traced, that which also saves, and that of its gradients, back in time.
 
     names: what the step watches nodes as; of what backward reads of forward, what it is there. context: the sizes, of a
     row and a step, of what the cell's `example` gave.
@@ -31,6 +31,7 @@ class StepGraph:
     name: str
     where: str
     forward: Loop
+    saving: Loop
     backward: Loop
     names: Mapping[Node, str]
     context: Mapping[str, tuple[int, ...]]
@@ -38,7 +39,7 @@ class StepGraph:
     @property
     def text(self) -> str:
         """Both as `elman.explain` shows them."""
-        return "\n".join(in_words(self.forward, self.backward))
+        return "\n".join(in_words(self.saving, self.backward))
 
 
 def step_graph(cell: Cell) -> StepGraph:
@@ -57,7 +58,7 @@ def step_graph(cell: Cell) -> StepGraph:
     skip = dict.fromkeys(cell.each_step, 2) | dict.fromkeys(cell.whole, 0)  # T and B
     given = {name: value for name, value in cell.example(call.x).items() if isinstance(value, Tensor)}
     sizes = {name: tuple(value.shape[skip.get(name, 1) :]) for name, value in given.items()}
-    return StepGraph(called(cell), where_defined(cell.step), program.loop, pair.back, names, sizes)
+    return StepGraph(called(cell), where_defined(cell.step), program.loop, pair.forward, pair.back, names, sizes)
 
 
 def called(cell: Cell) -> str:
@@ -105,7 +106,7 @@ def names_of(watching: Loop, loop: Loop, forward: Loop, back: Loop) -> dict[Node
         alike[node] = numbers.setdefault(key, len(numbers))
     called = {alike[n]: name.removeprefix(WATCH) for name, n in watching.per_step.items() if name.startswith(WATCH)}
     names = {n: called[alike[n]] for each in (loop, back) for n in each.nodes() if alike[n] in called and n.src}
-    shown = {alike[n]: f"forward {name}" for n, name in numbered(loop).items()} | called
+    shown = {alike[n]: f"forward {name}" for n, name in numbered(forward).items()} | called
     for name, leaf in back.leaves(Op.STEP).items():
         if name.startswith(SAVED):
             names[leaf] = shown.get(alike[forward.per_step[name]], name)

@@ -59,11 +59,24 @@ def test_explain_shows_the_parts_the_backend_and_what_it_costs():
         "lstm.py:",
         "carried: h(t) = ",
         ", prev:h(t))",
+        "saved:0 = v",
+        "add(d:y(t), dL/dh(t))",
+        "carried: dL/dh(t-1) = ",
         "GFLOP",
         "bytes of sequences written",
         "1 products in it",
     ):
         assert words in str(said), words
+
+
+def test_explain_names_states_and_their_gradients_by_the_direction():
+    layer = elman.Recurrent(elman.cell.GRU(8, 16), reverse=True)
+    forward, back = str(elman.explain(layer, torch.randn(10, 4, 8))).split("\nbackward\n")
+    assert "h(t+1)" in forward
+    assert "carried: h(t) = " in forward
+    assert "h(t-1)" not in forward
+    assert "carried: dL/dh(t+1) = " in back
+    assert "dL/dh(t)" in back
 
 
 def test_explain_says_what_checkpoint_makes_of_it():
