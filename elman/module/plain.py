@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from elman.cell.base import Signature, State, watched
-from elman.errors import CellError, InputError
+from elman.errors import CellError, ElmanError, InputError
 
 Step = Callable[..., tuple[Tensor, State]]
 
@@ -93,14 +93,27 @@ def one_step(
     before = versions(x, *state)
     if watch:
         with watched() as values:
-            result = step(x, *state, **context)
+            result = called(step, signature, x, state, context)
         check_watch(watch, values, signature)
     else:
-        result = step(x, *state, **context)
+        result = called(step, signature, x, state, context)
     if versions(x, *state) != before:
         name = getattr(step, "__qualname__", "step")
         raise CellError(f"{name} changes its input or its state in place; write h = h + x in place of h += x")
     return *checked(result, step, signature, x, state), values
+
+
+def called(step: Step, signature: Signature, x: Tensor, state: State, context: Mapping[str, Any]) -> Any:
+    """What the step returns; an error of its own with a note of what it was given, where Python has notes (3.11)."""
+    try:
+        return step(x, *state, **context)
+    except Exception as error:
+        if hasattr(error, "add_note") and not isinstance(error, ElmanError):
+            values = {"x": x, **dict(zip(signature.state, state)), **context}
+            given = ", ".join(f"{name}: {describe(value)}" for name, value in values.items())
+            rows = f"; a context tensor of {len(x)} rows goes by rows, any other is the same for all" if context else ""
+            error.add_note(f"{getattr(step, '__qualname__', 'step')} was given {given}{rows}")
+        raise
 
 
 def versions(*values: Tensor) -> list[int]:

@@ -41,6 +41,11 @@ class Recurrent(Layer):
         super().__init__()
         if not isinstance(cell, Cell):
             raise CellError(f"Recurrent takes an elman.Cell, got {describe(cell)}; a bare function goes to elman.scan")
+        if not hasattr(cell, "state_sizes"):
+            name = type(cell).__name__
+            raise CellError(
+                f"{name} has no sizes: call super().__init__(input_size, hidden_size) first in its __init__"
+            )
         self.cell = cell
         self.reverse = reverse
         self.batch_first = batch_first

@@ -1,6 +1,7 @@
 """What a layer says when it is given the wrong thing: its words are part of it."""
 
 import re
+import sys
 
 import pytest
 import torch
@@ -171,3 +172,31 @@ def test_an_error_inside_a_step_leaves_no_watching_behind():
     cell = Elman(3, 4)
     cell.watch("a", X)
     cell.watch("a", X)
+
+
+class Masked(elman.Cell):
+    """A cell with a context that fits the batch or does not."""
+
+    def step(self, x, h, *, m):
+        h = h * m + x.mean()
+        return h, (h,)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="errors have no notes before Python 3.11")
+def test_a_steps_own_error_tells_what_the_step_was_given():
+    with pytest.raises(RuntimeError, match="must match the size") as caught:
+        elman.Recurrent(Masked(3, 4))(X, m=torch.ones(5, 4))
+    (note,) = caught.value.__notes__
+    assert note.startswith(
+        "Masked.step was given x: a tensor (2, 3), h: a tensor (2, 4), m: a tensor (5, 4); a context"
+    )
+    assert "of 2 rows goes by rows" in note
+
+
+def test_a_cell_that_was_never_begun_is_refused():
+    class Bare(Masked):
+        def __init__(self):
+            self.width = 4
+
+    with pytest.raises(CellError, match="Bare has no sizes: call super"):
+        elman.Recurrent(Bare())
