@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from elman.tensors import read_about
 AT_MOST = 12  # steps at which runs are compared
 UNTOLD = ("files", "run", "resume", "from_step", "report_every", "sample_every", "checkpoints", "tensorboard")
 
+ITS_OWN = "its own"  # the data of a task that was given no files
+
 
 @dataclass(frozen=True)
 class Run:
@@ -29,6 +31,7 @@ class Run:
     options: dict[str, Any]
     log: tuple[dict[str, Any], ...]
     saved: tuple[int, float] = (0, 0.0)  # step and seconds of the newest checkpoint
+    data: dict[str, Any] = field(default_factory=dict)  # what the task says of its data
 
     @classmethod
     def read(cls, path: Path) -> Run:
@@ -41,9 +44,13 @@ class Run:
                 raise ValueError(f"elman has no task {config['task']!r}")
             place = json.loads(read_about(path / NEWEST)["training"]) if (path / NEWEST).exists() else {}
             saved = (int(place.get("step", 0)), float(place.get("seconds", 0)))
-            return cls(path, config["task"], dict(config["options"]), log, saved)
+            return cls(path, config["task"], dict(config["options"]), log, saved, dict(config.get("data", {})))
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise RunError(f"{path} is no whole run ({error}); restore it, or leave it out") from None
+
+    @property
+    def files(self) -> Sequence[str]:
+        return self.options.get("files") or ()
 
     @property
     def steps(self) -> int:
@@ -115,14 +122,15 @@ def listed(runs: Sequence[Run]) -> Table:
     for name in ("steps", "seconds", "best", "at step"):
         table.add_column(name, justify="right")
     for run in runs:
-        data = ", ".join(Path(name).name for name in run.options.get("files") or ()) or "its own"
+        data = ", ".join(Path(name).name for name in run.files) or ITS_OWN
         at = "" if run.best is None else f"{run.best:,}"
         table.add_row(str(run.path), run.task, data, f"{run.steps:,}", f"{run.seconds:.0f}", run.shown(run.best), at)
     return table
 
 
 def compared(runs: Sequence[Run]) -> Table:
-    """A column for each run: options that are not alike, how far it went, scores at steps that all have, the best.
+    """A column for each run: data and options that are not alike, how far it went, scores at steps that all have, the
+    best.
 
     Errors: RunError for runs of several tasks.
     """
@@ -131,11 +139,12 @@ def compared(runs: Sequence[Run]) -> Table:
             "only runs of one task compare: " + ", ".join(f"{run.path} is one of {run.task}" for run in runs)
         )
     table = Table("", *(str(run.path) for run in runs), box=None, pad_edge=False)
-    names = dict.fromkeys(name for run in runs for name in run.options if name not in UNTOLD)
-    for name in names:
-        values = [run.options.get(name, "") for run in runs]
-        if any(value != values[0] for value in values):
-            table.add_row("--" + name.replace("_", "-"), *map(str, values))
+    unlike(table, "data", [", ".join(run.files) or ITS_OWN for run in runs])
+    for name in dict.fromkeys(name for run in runs for name in run.data):
+        values = [run.data.get(name, "") for run in runs]
+        unlike(table, name.replace("_", " "), [f"{v:,}" if type(v) is int else str(v)[:12] for v in values])
+    for name in dict.fromkeys(name for run in runs for name in run.options if name not in UNTOLD):
+        unlike(table, "--" + name.replace("_", "-"), [run.options.get(name, "") for run in runs])
     table.add_row("steps", *(f"{run.steps:,}" for run in runs))
     table.add_row("seconds", *(f"{run.seconds:.0f}" for run in runs))
     common = sorted(set.intersection(*(set(run.validations) for run in runs)))
@@ -143,6 +152,12 @@ def compared(runs: Sequence[Run]) -> Table:
         table.add_row(f"at step {step:,}", *(run.shown(step) for run in runs))
     table.add_row("best", *(run.shown(run.best) for run in runs))
     return table
+
+
+def unlike(table: Table, name: str, values: Sequence[Any]) -> None:
+    """A row, where the runs do not have the same there."""
+    if any(value != values[0] for value in values):
+        table.add_row(name, *map(str, values))
 
 
 def as_json(runs: Sequence[Run]) -> list[dict[str, Any]]:

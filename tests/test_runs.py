@@ -8,10 +8,15 @@ from commands import ran, refused
 from elman.cli import main
 
 
-def written(folder, name, task="text", log=(), **options):
+def written(folder, name, task="text", log=(), data=None, **options):
     """A run folder with what these commands read of one."""
     (folder / name).mkdir(parents=True)
-    config = {"elman": "0", "task": task, "options": {"files": ["/data/a.txt"], "rate": 0.1, **options}, "data": {}}
+    config = {
+        "elman": "0",
+        "task": task,
+        "options": {"files": ["/data/a.txt"], "rate": 0.1, **options},
+        "data": data or {},
+    }
     (folder / name / "config.json").write_text(json.dumps(config))
     (folder / name / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in log))
     return folder / name
@@ -50,10 +55,19 @@ def test_runs_are_compared_by_what_differs(here, capsys):
     assert rows["--hidden"] == ["5", "6"]
     assert rows["--reset"] == ["0.1"]  # a was made before there was such an option
     assert "--rate" not in rows
-    assert "--files" not in rows
+    assert not {"--files", "data"} & set(rows)
     assert rows["at step 20"] == ["stateful 2.0000", "stateful 2.5000"]
     assert "at step 30" not in rows
     assert rows["best"] == ["stateful 1.0000", "stateful 2.5000"]
+
+
+def test_data_that_differ_are_told(here, capsys):
+    a = written(here, "a", data={"symbols": 12000, "sha256": "ab" * 32})
+    b = written(here, "b", data={"symbols": 13000, "sha256": "cd" * 32}, files=["/other/a.txt"])
+    rows = columns(ran(capsys, "compare", a, b))
+    assert rows["data"] == ["/data/a.txt", "/other/a.txt"]
+    assert rows["symbols"] == ["12,000", "13,000"]
+    assert rows["sha256"] == ["abababababab", "cdcdcdcdcdcd"]
 
 
 def test_many_validations_are_thinned(here, capsys):
