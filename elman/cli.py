@@ -144,7 +144,9 @@ def carry_through(task: Any, folder: RunFolder, resumed: bool, processes: Proces
         report.say(f"stopped and saved; go on with: elman train {task.name} --run {folder.path} --resume")
         return 128 + signal
     if task.has_validation and processes.leads:
-        report.scores(measured(report.console, task, ()))
+        scores = measured(report.console, task, ())
+        report.say(f"the weights that are kept, on the validation part{task.scoring}:")
+        report.scores(scores)
     verb = "sample" if task.writes else "predict"
     report.say(f"next: elman {verb} {folder.path}{'' if task.writes else ' FILE'}")
     return 0

@@ -40,6 +40,7 @@ def test_train_prints_scores_and_what_comes_next(text_file, capsys):
     said = capsys.readouterr().out
     assert "stateful  " in said
     assert "windows of 256  " in said
+    assert "the weights that are kept, on the validation part, as one stream in place of 32:\n" in said
     assert said.endswith("next: elman sample runs/text\n")
 
 

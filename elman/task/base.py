@@ -72,6 +72,8 @@ class Task(ABC):
     """The first score is better when it is higher."""
     losses: ClassVar[tuple[str, ...]] = ("loss",)
     """The scores of `validate` that are in the unit of the training loss."""
+    scoring: ClassVar[str] = ""
+    """How `score` measures, where `validate` does not do it so; for people."""
     writes: ClassVar[bool] = False
     """The model writes by itself, as elman sample lets it, in place of answering to input."""
 

@@ -43,6 +43,7 @@ class Text(Task):
     model: Predictor
     options_type: ClassVar[type[Options]] = Options
     losses: ClassVar[tuple[str, ...]] = ("stateful", "windows of 256")
+    scoring: ClassVar[str] = f", as one stream in place of {STREAMS}"
     recipes: ClassVar[dict[str, Recipe]] = RECIPES
     examples: ClassVar[tuple[str, ...]] = (
         "elman train text                                  learn Python from its standard library",

@@ -116,6 +116,7 @@ class Translate(Supervised[Pair]):
     options_type: ClassVar[type[Options]] = Options
     recipes: ClassVar[dict[str, Recipe]] = RECIPES
     higher: ClassVar[bool] = True
+    scoring: ClassVar[str] = f", all of it and searched by --beam in place of {SEEN} pairs step by step"
     examples: ClassVar[tuple[str, ...]] = (
         "elman train translate                               dates made here; then: elman predict runs/translate",
         "elman train translate train.en train.de             then: elman score runs/translate test.en test.de",
