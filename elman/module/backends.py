@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -102,6 +102,7 @@ class Known:
     traced: dict[Any, Traced | str] = field(default_factory=dict)
     programs: dict[Any, Program] = field(default_factory=dict)
     snapshot: Snapshot | None = None
+    changed: Sequence[str] = ()  # what the last snapshot was no longer true for
 
 
 _known: WeakKeyDictionary[Any, Known] = WeakKeyDictionary()
@@ -194,6 +195,7 @@ def best_plan(what: Recurrence, inputs: Inputs, forced: str | None) -> Plan:
         return Plan("plain", reason)
     known = _known.get(what.owner) or _known.setdefault(what.owner, Known())
     if known.snapshot is None or not known.snapshot.holds():
+        known.changed = () if known.snapshot is None else known.snapshot.changed()
         known.snapshot = Snapshot(what.owner)
     if any(known.snapshot.hooks):
         return Plan("plain", "a module inside the step has hooks, which must run at every step")
@@ -203,6 +205,7 @@ def best_plan(what: Recurrence, inputs: Inputs, forced: str | None) -> Plan:
         return known.snapshot.plans[quick]
     key = (known.snapshot.fingerprint, *quick[:3])
     if len(known.traced) > MANY:  # a step that changes at every call
+        warn(changing(what, known.changed))
         known.traced.clear()
         known.programs.clear()
         known.snapshot.plans.clear()
@@ -217,6 +220,16 @@ def best_plan(what: Recurrence, inputs: Inputs, forced: str | None) -> Plan:
         plan = Plan(name, reason, program, found, known.snapshot)
     known.snapshot.plans[quick] = plan
     return plan
+
+
+def changing(what: Recurrence, names: Sequence[str]) -> str:
+    """What costs those their time who change a number between calls, and what to do."""
+    which = f", as {', '.join(names)} did last" if names else ""
+    return (
+        f"{describe_owner(what.owner)} was traced and compiled {MANY} times, since what its step reads besides tensors "
+        f"changes between calls{which}: put such a number into a buffer and fill that in place, or give it as context "
+        "in a tensor; then once is enough"
+    )
 
 
 def kind_of_call(what: Recurrence, inputs: Inputs) -> Any:

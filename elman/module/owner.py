@@ -162,6 +162,14 @@ class Snapshot:
                 return False
         return True
 
+    def changed(self) -> list[str]:
+        """Names of what is another object now; none where something came, went, or changed within itself."""
+        names = [name for group in self.groups for name in group]
+        now = list(values_of(self.groups))
+        pairs = zip(names, now, self.held) if len(now) == len(self.held) else ()
+        named = [name for space, name, value in self.named if space.get(name) is not value]
+        return [name for name, value, before in pairs if value is not before] + named
+
     def read(self, names: Collection[str]) -> dict[str, Tensor]:
         """Tensors by name, as they are now."""
         return {name: self.tensors[name][0][self.tensors[name][1]] for name in names if name in self.tensors}

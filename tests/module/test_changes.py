@@ -460,3 +460,55 @@ def test_a_first_state_may_be_a_buffer_and_what_is_no_tensor_is_none():
     del cell.initial_h
     cell.register_parameter("initial_h", None)
     assert cell.initial(2).h.tolist() == [[0.0] * 3] * 2
+
+
+class Annealed(elman.Cell):
+    """A step that reads a temperature from an attribute, or from a buffer where it has one."""
+
+    def __init__(self, buffer):
+        super().__init__(3, 3)
+        self.W = nn.Linear(3, 3)
+        if buffer:
+            self.register_buffer("heat", torch.ones(()))
+        else:
+            self.heat = 1.0
+
+    def step(self, x, h, *, cold=1.0):
+        h = torch.tanh((x + self.W(h)) / self.heat / cold)
+        return h, (h,)
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Counts traces; many are three."""
+    monkeypatch.setattr(elman.module.backends, "MANY", 3)
+    elman.module.outside._said.clear()
+    traces = []
+    old = elman.module.backends.traced
+    monkeypatch.setattr(elman.module.backends, "traced", lambda *args: traces.append(1) or old(*args))
+    return traces
+
+
+def test_a_number_that_changes_at_every_call_is_said_once(compiled):
+    layer = elman.Recurrent(Annealed(buffer=False))
+
+    def anneal():
+        for i in range(12):
+            layer.cell.heat = 1.0 + i / 8
+            layer(torch.randn(4, 2, 3))
+
+    with pytest.warns(elman.BackendWarning, match="3 times, .*, as heat did last: put .* into a buffer") as said:
+        anneal()
+    assert len(said) == 1
+    assert len(compiled) == 12
+
+
+def test_a_number_in_a_buffer_or_a_context_tensor_is_compiled_once(compiled):
+    layer, x = elman.Recurrent(Annealed(buffer=True)), torch.randn(4, 2, 3)
+    for i in range(12):
+        layer.cell.heat.fill_(1.0 + i / 8)
+        y, _ = layer(x, cold=torch.tensor(1.0 + i))
+        with elman.backend("plain"):
+            want, _ = layer(x, cold=torch.tensor(1.0 + i))
+        torch.testing.assert_close(y, want)
+    assert len(compiled) == 1

@@ -4,6 +4,9 @@ A file is a mark, the hash of its key, the hash of the object, and the object. I
 moved into place, so two processes may do so at once. What is damaged counts as absent. Nothing here raises: a folder
 that cannot be used means compiling again, and `problem` says why.
 
+It does not grow without end: entries lie in 256 folders by the first letters of their hash, and of each folder those
+that were not used for longest go when it holds too many.
+
 An object is code that will run, so the folder must be the user's own and writable by no one else.
 """
 
@@ -16,6 +19,7 @@ from pathlib import Path
 
 MARK = b"elman object 1\n"
 HASH = hashlib.sha256().digest_size
+MOST = 64  # entries of a folder, most of 4-30 kB: some 150 MB in all
 
 
 def folder() -> Path | None:
@@ -60,8 +64,10 @@ def read(key: str) -> bytes | None:
     where = folder()
     if where is None or problem():
         return None
+    path = _path(where, key)
     try:
-        entry = _path(where, key).read_bytes()
+        entry = path.read_bytes()
+        os.utime(path)  # used now
     except OSError:
         return None
     head, data = entry[: len(MARK) + 2 * HASH], entry[len(MARK) + 2 * HASH :]
@@ -73,15 +79,25 @@ def write(key: str, data: bytes) -> None:
     where = folder()
     if where is None or problem():
         return
-    temporary = ""
+    path, temporary = _path(where, key), ""
     try:
-        handle, temporary = tempfile.mkstemp(dir=where, prefix="new-")
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix="new-")
         with os.fdopen(handle, "wb") as file:
             file.write(_head(key, data) + data)
-        os.replace(temporary, _path(where, key))
+        os.replace(temporary, path)
+        _make_room(path.parent)
     except OSError:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def _make_room(where: Path) -> None:
+    """Remove what was not used for longest, what a process that was killed left half written too."""
+    with os.scandir(where) as found:
+        entries = sorted(found, key=lambda entry: entry.stat().st_mtime_ns)
+    for entry in entries[:-MOST]:
+        os.unlink(entry)
 
 
 def _head(key: str, data: bytes) -> bytes:
@@ -89,4 +105,5 @@ def _head(key: str, data: bytes) -> bytes:
 
 
 def _path(where: Path, key: str) -> Path:
-    return where / (hashlib.sha256(key.encode()).hexdigest() + ".o")
+    name = hashlib.sha256(key.encode()).hexdigest()
+    return where / name[:2] / f"{name[2:]}.o"

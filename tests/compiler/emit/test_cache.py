@@ -32,6 +32,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+def entries(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 class Builder:
     """Makes a module whose `answer(out)` writes a number, and counts how often."""
 
@@ -75,11 +79,11 @@ def test_a_second_process_does_not_build(folder: Path, monkeypatch: pytest.Monke
 def test_a_damaged_entry_is_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     builder = Builder()
     load_anew(builder, monkeypatch)
-    (entry,) = folder.iterdir()
+    (entry,) = entries(folder)
     data = entry.read_bytes()
     if damage == "another":
         cache.write("another key", data[-100:])
-        (other,) = set(folder.iterdir()) - {entry}
+        (other,) = set(entries(folder)) - {entry}
         other.replace(entry)
     else:
         middle = len(data) // 2
@@ -98,7 +102,7 @@ def test_two_processes_at_once(folder: Path) -> None:
     ]
     outputs = [run.communicate(timeout=60) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], outputs
-    assert [path.suffix for path in folder.iterdir()] == [".o"]
+    assert [path.suffix for path in entries(folder)] == [".o"]
 
 
 def test_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +133,26 @@ def test_a_full_disk_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(os, "replace", full)
     load_anew(Builder(), monkeypatch)
-    assert list(folder.iterdir()) == []
+    assert entries(folder) == []
+
+
+def test_what_was_not_used_for_longest_makes_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "MOST", 2)
+    keys = [f"key {i}" for i in range(2000)]
+    home = cache._path(folder, keys[0]).parent
+    first, second, third, *_ = [key for key in keys if cache._path(folder, key).parent == home]
+    for age, key in enumerate((second, first)):
+        cache.write(key, key.encode())
+        os.utime(cache._path(folder, key), (age, age))
+    (home / "new-left").write_bytes(b"half")
+    os.utime(home / "new-left", (0, 0))
+    assert cache.read(second) == second.encode()  # which makes it newer than the first
+    cache.write(third, b"3")
+    assert [cache.read(key) for key in (first, second, third)] == [None, second.encode(), b"3"]
+    assert len(entries(folder)) == 2
+    for key in keys:
+        cache.write(key, b"")
+    assert len(entries(folder)) <= 2 * 256
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
