@@ -64,3 +64,42 @@ def test_few_rows_and_large_matrices_are_hoisted(rows, width, hoisted, monkeypat
         elman.Recurrent(elman.cell.LSTM(width, width), strict=True)(x)
     (found,) = made
     assert (found.wide, found.hoisted) == (True, hoisted)
+
+
+class Beside(elman.Cell):
+    """Products of x and of h that wait for no state, some of them of what torch computes beside the kernel."""
+
+    def __init__(self):
+        super().__init__(5, 7)
+        self.A, self.B, self.P, self.Q = (torch.nn.Linear(n, 7) for n in (5, 5, 7, 7))
+        self.R = torch.nn.Linear(7, 7)
+
+    def step(self, x, h):
+        h = torch.tanh(self.B(x.abs()) + self.A(x) + self.R(h))
+        return self.P(h) + self.Q(h).sigmoid(), (h,)
+
+
+LAYOUTS = {
+    "batch first": lambda T, B, K: torch.randn(B, T, K).transpose(0, 1),
+    "every second step": lambda T, B, K: torch.randn(2 * T, B, K)[::2],
+    "a part of the batch": lambda T, B, K: torch.randn(T, 2 * B, K)[:, :B],
+    "a part of the columns": lambda T, B, K: torch.randn(T, B, K + 3)[..., 1:-2],
+    "columns first": lambda T, B, K: torch.randn(K, T, B).permute(1, 2, 0),
+    "one step again and again": lambda T, B, K: torch.randn(1, B, K).expand(T, B, K),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("B", "count"), [(1, 1), (2, 1), (4, 2)])
+def test_uneven_rows_reach_what_torch_computes_beside(layout, B, count, threads):
+    threads(count)
+    torch.manual_seed(0)
+    cell, x, dy = Beside(), LAYOUTS[layout](6, B, 5), LAYOUTS[layout](6, B, 7)
+    x.requires_grad_()
+    found = []
+    for name in ("fused", "plain"):
+        with elman.backend(name):
+            torch.full((4096,), torch.nan)  # what memory may hold that is used again
+            y, _ = elman.Recurrent(cell)(x)
+            found.append([y, *torch.autograd.grad(y, [x, *cell.parameters()], dy)])
+    all_close(*found, "values and gradients")

@@ -37,6 +37,7 @@ class Call(Places):
             self.counts |= {self.B, self.T * self.B}
         self.partial = {onto(node) for node in kernel.plan.loop.nodes()}  # done with what is added to them
         self.steps: list[Jobs | tuple[int, Callable[[Beside], Tensor]]] = []
+        self.evened: dict[Node, Rows] = {}
         for node in self.plan.ahead:
             self.compute(node)
         self.launch()
@@ -77,12 +78,15 @@ class Call(Places):
             self.steps.append((self.base(node), partial(Beside.compute, node=node)))
 
     def side(self, node: Node) -> Rows:
-        """The same as of all places; rows that lie unevenly are copied first."""
-        if node.op is Op.STEP and node not in self.rows and self.close(node) and not self.evenly(node):
+        """The same as of all places; rows that lie unevenly are copied first, which only those who ask here may read."""
+        if node in self.evened:
+            return self.evened[node]
+        if node.op is Op.STEP and self.close(node) and not self.evenly(node):
             strides, spot = self.given.per_step[node.arg].stride(), self.take(self.T * self.B * node.width)
             source = Spot(self.input("per_step", node.arg)), strides[0], strides[1]
             self.copy(source, (spot, self.B * node.width, node.width), (self.T, self.B, node.width))
-            self.rows[node] = Rows(WORK, spot.offset // self.dtype.itemsize, self.T * self.B, node.width)
+            self.evened[node] = Rows(WORK, spot.offset // self.dtype.itemsize, self.T * self.B, node.width)
+            return self.evened[node]
         return super().side(node)
 
     def copy(self, source: tuple[Spot, int, int], target: tuple[Spot, int, int], sizes: tuple[int, int, int]) -> None:
