@@ -65,8 +65,11 @@ def larger(n: Node, g: Node, first: Op) -> Grads:
 
 
 def largest(n: Node, g: Node) -> Grads:
-    """The largest of a row: evenly among those that are it, as in torch."""
-    mask = pointwise(Op.EQ, n.src[0], n)
+    """The largest of a row: evenly among those that are it, as in torch.
+
+    It is looked for once more, since what backward computes again may differ from what was saved in its last bit.
+    """
+    mask = pointwise(Op.EQ, n.src[0], across(Op.LARGEST, n.src[0]))
     return (mul(mask, div(g, across(Op.SUM, mask))),)
 
 

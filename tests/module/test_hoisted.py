@@ -103,3 +103,29 @@ def test_uneven_rows_reach_what_torch_computes_beside(layout, B, count, threads)
             y, _ = elman.Recurrent(cell)(x)
             found.append([y, *torch.autograd.grad(y, [x, *cell.parameters()], dy)])
     all_close(*found, "values and gradients")
+
+
+class Largest(elman.Cell):
+    """The largest of what torch computes ahead of the kernel, and backward computes again."""
+
+    def __init__(self):
+        super().__init__(33, 65)
+        self.W = torch.nn.Linear(33, 65)
+
+    def step(self, x, h):
+        v = x.sigmoid() * x
+        h = 0.5 * h + v.amax(-1, keepdim=True) - v.amin(-1, keepdim=True)
+        return self.W(v), (h,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_largest_is_found_again_in_backward(dtype, threads):
+    threads(1)
+    torch.manual_seed(0)
+    cell, x = Largest().to(dtype), torch.randn(6, 2, 33, dtype=dtype, requires_grad=True)
+    found = []
+    for name in ("fused", "plain"):
+        with elman.backend(name):
+            y, (h,) = elman.Recurrent(cell)(x)
+            found.append(torch.autograd.grad(y.sum() + h.sum(), [x, *cell.parameters()]))
+    all_close(*found, "gradients")
