@@ -77,6 +77,19 @@ class Sums(elman.Cell):
         return self.out(new) + x @ self.A, (new, torch.sin(part + c @ self.A + new @ self.C))
 
 
+class Stays(elman.Cell):
+    """A state that stays as it is, and leaves as the output, beside one that reads it."""
+
+    def __init__(self):
+        super().__init__(4, 4)
+        self.state_sizes = {"h": 4, "c": 4}
+        self.W = nn.Linear(4, 4)
+
+    def step(self, x, h, c):
+        self.watch("z", c)
+        return h, (h, torch.tanh(self.W(h) + c + x))
+
+
 def found(cell, rows, watch, **options):
     """Everything that a call gives, and all gradients."""
     torch.manual_seed(1)
@@ -90,8 +103,12 @@ def found(cell, rows, watch, **options):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 8])
-@pytest.mark.parametrize("options", [{}, {"reverse": True}, {"checkpoint": 1}], ids=["plain", "reverse", "checkpoint"])
-@pytest.mark.parametrize("kind", [Passed, Twice, Tied, Same, Sums])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"reverse": True}, {"checkpoint": 1}, {"checkpoint": 2}, {"checkpoint": 3, "reverse": True}],
+    ids=["plain", "reverse", "checkpoint", "segments", "segments in reverse"],
+)
+@pytest.mark.parametrize("kind", [Passed, Twice, Tied, Same, Sums, Stays])
 def test_rare_steps(kind, options, rows):
     torch.manual_seed(0)
     cell = kind()

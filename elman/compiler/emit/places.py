@@ -138,7 +138,7 @@ class Places:
             at = offset + after * step if isinstance(key, str) else offset
             if node not in self.rows and node not in self.numbers and node.op not in LEAVES - {Op.STATE}:
                 self.rows[node] = Rows(base, at, count, stride)
-            if isinstance(key, str) and key in self.states:
+            if isinstance(key, str) and self.states.get(key, node) is not node:  # one that stays as it is: either
                 self.rows[self.states[key]] = Rows(base, offset + before * step, count, stride)
 
     # ---- what functions of our own read
