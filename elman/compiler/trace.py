@@ -7,27 +7,22 @@ kept as a short program that is run once a call, and torch differentiates them.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from traceback import walk_tb
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from elman.compiler.aten_ops import RULES, UntraceableError, Value
-from elman.compiler.graph import Loop, Node, Op, const
+from elman.compiler.frames import line_of_user
+from elman.compiler.graph import LEAVES, Loop, Node, Op, const, order
+from elman.compiler.modes import Plainly
+from elman.compiler.written import anew, made, memory, tensors, written
 
 ROWS = 3  # the batch that a step is traced with
-TORCH = str(Path(torch.__file__).parent)
-OWN = str(Path(__file__).parent)
 
 
 @dataclass(frozen=True)
@@ -86,36 +81,6 @@ def fill(value: Any, made: Mapping[str, Tensor]) -> Any:
     return type(value)(fill(v, made) for v in value) if isinstance(value, (tuple, list)) else value
 
 
-def frame_of_user(*others: str) -> FrameType | None:
-    """Innermost frame that is neither torch's nor the compiler's, nor of a file whose path begins as `others` say."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith((TORCH, OWN, "<", *others)):
-        frame = frame.f_back
-    return frame
-
-
-def line_of_user() -> str:
-    """file:line of that frame."""
-    frame = frame_of_user()
-    return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-
-
-def line_of_error(error: BaseException, *others: str) -> str:
-    """The same of the frame in which an error came up, with a colon; empty where there is none."""
-    frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
-    found = [f"{Path(file).name}:{line}: " for file, line in frames if not file.startswith((TORCH, OWN, "<", *others))]
-    return found[-1] if found else ""
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor in a nest of arguments."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for v in value:
-            yield from tensors(v)
-
-
 class Recorder(TorchDispatchMode):
     """Writes down what each core operation does to traced values while it runs."""
 
@@ -123,11 +88,15 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.dtype = dtype
         self.values: dict[int, Value] = {}
+        self.numbers: dict[int, Value] = {}  # tensors that the step has made and that hold one number throughout
         self.tensors = dict(shared)
         self.names = {id(t): name for name, t in shared.items()}
         self.recipes: dict[str, Recipe] = {}
         self.matrices: dict[str, Node] = {}
         self.alive: list[Any] = []  # ids stay unique only while their tensors live
+        self.own: set[int] = set()  # memories that the step has made
+        self.rewritten: set[int] = set()  # those of them that it wrote to later
+        self.apart: set[int] = set()  # parts of a value that is, as torch's own cells promise, not looked at any more
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -137,35 +106,66 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = [*tensors(args), *tensors(list(kwargs.values()))]
-        if func._schema.is_mutable and any(id(t) in self.names for t in given):
-            raise UntraceableError(f"{line_of_user()}: the step changes a parameter or buffer in place")
+        writes = written(func, args, kwargs) if func._schema.is_mutable else []
+        for tensor in writes:
+            self.check_written(tensor)
         out = func(*args, **kwargs)
         self.alive.append((given, out))
-        if any(id(t) in self.values for t in given):
-            self.record(func, args, kwargs, out)
-        else:
+        self.own |= set() if writes else made(func, out)
+        if not any(id(t) in self.values for t in given):
             self.prepare(func, args, kwargs, given, out)
+        elif func._schema.is_mutable:
+            self.replace(func, args, kwargs, writes)
+        else:
+            self.record(func, args, kwargs, out)
         return out
 
+    def check_written(self, tensor: Tensor) -> None:
+        own = memory(tensor) in self.own
+        if id(tensor) in self.names and not own:
+            raise UntraceableError(f"{line_of_user()}: the step changes a parameter or buffer in place")
+        if id(tensor) not in self.values and not own:
+            raise UntraceableError(
+                f"{line_of_user()}: the step writes to a tensor that it has not made; let it be a state"
+            )
+
     def record(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-        where, packet = line_of_user(), func.overloadpacket
-        name = str(packet).removeprefix("aten.")
-        rule = RULES.get(packet)
-        if rule is None or func._schema.is_mutable:
-            how, hint = "uses", ""
-            if func._schema.is_mutable:
-                how, hint = "writes in place with", "; make a new value, as h = h + x does in place of h += x"
-            raise UntraceableError(f"{where}: the step {how} {name}, which has no place in elman's graph{hint}")
-        known = {k: v for k, v in kwargs.items() if k not in ("device", "layout", "pin_memory", "memory_format")}
-        try:
-            result = rule(Place(self, where), *self.known(args), **{k: self.known(v) for k, v in known.items()})
-        except UntraceableError as error:
-            placed = str(error).startswith(where)
-            raise UntraceableError(str(error) if placed else f"{where}: {name}: {error}") from None
+        where = line_of_user()
+        result = self.ruled(func.overloadpacket, where, args, kwargs)
+        if isinstance(result, Value) and of_numbers(result.node) and uniform(out):
+            result = Value(const(float(out.flatten()[0])), result.shape)
+        if "unsafe" in func.overloadpacket.__name__:
+            self.apart |= {id(t) for t in tensors(out)}
         if torch.is_grad_enabled():
             self.bind(out, result)
         else:
             self.bind(out, detached(result, where))
+
+    def replace(self, func: Any, args: Any, kwargs: Any, writes: list[Tensor]) -> None:
+        """An operation in place on a value that the step has made, and of which it has no view: a new value instead."""
+        target, other, where = args[0], anew(func), line_of_user()
+        alone = len(writes) == 1 and writes[0] is target and memory(target) in self.own and torch.is_grad_enabled()
+        others = (t for t in tensors(self.alive) if t is not target and memory(t) == memory(target))
+        alone = alone and (id(target) in self.apart or not any(True for _ in others))
+        if not alone or other not in RULES:
+            name = str(func.overloadpacket).removeprefix("aten.")
+            raise UntraceableError(
+                f"{where}: the step writes in place with {name}, which has no place in elman's graph; make a new "
+                "value, as h = h + x does in place of h += x"
+            )
+        self.bind(target, self.ruled(other, where, args, kwargs))
+
+    def ruled(self, packet: Any, where: str, args: Any, kwargs: Any) -> Any:
+        """What a core operation makes of what is known of its arguments."""
+        name, rule = str(packet).removeprefix("aten."), RULES.get(packet)
+        if rule is None:
+            raise UntraceableError(f"{where}: the step uses {name}, which has no place in elman's graph")
+        known = {k: v for k, v in kwargs.items() if k not in ("device", "layout", "pin_memory", "memory_format")}
+        try:
+            return rule(Place(self, where), *self.known(args), **{k: self.known(v) for k, v in known.items()})
+        except UntraceableError as error:
+            placed = str(error).startswith(where)
+            raise UntraceableError(str(error) if placed else f"{where}: {name}: {error}") from None
 
     def bind(self, out: Any, result: Any) -> None:
         if isinstance(out, Tensor):
@@ -184,16 +184,18 @@ class Recorder(TorchDispatchMode):
     def known(self, value: Any) -> Any:
         """Arguments with tensors replaced by what is known of them."""
         if isinstance(value, Tensor):
-            return self.values.get(id(value)) or self.shared(value)
+            return self.values.get(id(value)) or self.numbers.get(id(value)) or self.shared(value)
         return type(value)(map(self.known, value)) if isinstance(value, (tuple, list)) else value
 
     def shared(self, tensor: Tensor) -> Value:
         name = self.names.get(id(tensor))
         if name is None:
-            raise UntraceableError(
-                f"{line_of_user()}: the step reads a tensor of shape {tuple(tensor.shape)} that elman cannot find; "
-                "make it a parameter, a buffer, an attribute of the cell or a context argument"
+            what = (
+                "that elman cannot find; make it a parameter, a buffer, an attribute of the cell or a context argument"
             )
+            if memory(tensor) in self.rewritten:
+                what = "after writing to it in place; make it whole, as torch.cat and torch.where do"
+            raise UntraceableError(f"{line_of_user()}: the step reads a tensor of shape {tuple(tensor.shape)} {what}")
         rows = tensor.shape[0] if tensor.dim() == 2 else 0
         if tensor.dim() > 2:
             raise UntraceableError(
@@ -214,10 +216,19 @@ class Recorder(TorchDispatchMode):
             )
         outs = [out] if isinstance(out, Tensor) else list(out) if isinstance(out, (tuple, list)) else []
         fresh = not given or str(func.overloadpacket) == "aten.lift_fresh"
-        if fresh and outs and uniform(out):
-            self.values[id(out)] = Value(const(float(out.flatten()[0])), tuple(out.shape[1:]))
+        if func._schema.is_mutable:
+            self.rewritten |= {memory(t) for t in written(func, args, kwargs)}
+            for tensor in tensors(self.alive):
+                if memory(tensor) in self.rewritten:  # it is no longer what it was
+                    self.numbers.pop(id(tensor), None)
+                    self.names.pop(id(tensor), None)
             return
-        if func._schema.is_mutable or not (fresh or all(id(t) in self.names for t in given)):
+        if isinstance(out, Tensor) and (fresh or all(id(t) in self.numbers for t in given)) and uniform(out):
+            if out.dim() and out.shape[0] == ROWS:  # as many rows as the batch has
+                self.values[id(out)] = number_of(out)
+                return
+            self.numbers[id(out)] = number_of(out)
+        if not (fresh or all(id(t) in self.names for t in given)):
             return  # unknown tensors are named when, and only when, they meet a traced value
         for i, tensor in enumerate(outs):
             index = None if isinstance(out, Tensor) else i
@@ -262,56 +273,6 @@ class Place:
         return self.recorder.shared(self.recorder.tensors[recipe.args[0].name])
 
 
-TO_PYTHON = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
-HOOKS = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook, Tensor.retain_grad)
-
-
-class Plainly(TorchFunctionMode):
-    """What torch does in a roundabout way, in a plain one: einsum of matrices, rms_norm."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.einsum and len(args) == 3 and isinstance(args[0], str):
-            product = as_product(*args)
-            if product is not None:
-                return product
-        if func in TO_PYTHON:
-            raise UntraceableError(f"{line_of_user()}: the step turns a tensor into Python numbers ({func.__name__})")
-        if func is torch.rms_norm or func is F.rms_norm:
-            return rms_norm(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-class Unhooked(TorchFunctionMode):
-    """No step may look at its gradients, or change them: a graph has no place for that."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in HOOKS:
-            raise UntraceableError(f"{line_of_user()}: the step asks for its gradients ({func.__name__})")
-        return func(*args, **(kwargs or {}))
-
-
-def as_product(equation: str, a: Tensor, b: Tensor) -> Tensor | None:
-    """einsum over one index of two matrices, by matmul; None where it is something else."""
-    left, arrow, out = equation.replace(" ", "").partition("->")
-    one, comma, two = left.partition(",")
-    summed = set(one) & set(two)
-    if not (arrow and comma and len(one) == len(two) == len(out) == 2 and len(summed) == 1 and summed.isdisjoint(out)):
-        return None
-    if out[0] in two:
-        return as_product(f"{two},{one}->{out}", b, a)
-    k = summed.pop()
-    a = a if one[1] == k else a.t()
-    b = b if two[0] == k else b.t()
-    return a @ b
-
-
-def rms_norm(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
-    """torch's, without writing in place."""
-    eps = torch.finfo(x.dtype).eps if eps is None else eps
-    scaled = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
-    return scaled if weight is None else scaled * weight
-
-
 def uniform(out: Any) -> bool:
     """A tensor that holds one number throughout, such as torch.zeros makes."""
     return (
@@ -322,11 +283,25 @@ def uniform(out: Any) -> bool:
     )
 
 
+def of_numbers(node: Node) -> bool:
+    """It is computed from numbers alone."""
+    return not any(n.op in LEAVES and n.op is not Op.CONST for n in order([node]))
+
+
+def number_of(tensor: Tensor) -> Value:
+    """The one number of a tensor, in the shape that it has for a row of the batch."""
+    shape = tuple(tensor.shape)
+    by_rows = shape[:1] == (ROWS,) or (len(shape) > 1 and shape[0] == 1) or shape == (1,)
+    return Value(const(float(tensor.flatten()[0])), shape[1:] if by_rows else shape)
+
+
 def detached(result: Any, where: str) -> Any:
     """What an operation gave while gradients were off."""
     if isinstance(result, (tuple, list)):
         return [detached(r, where) for r in result]
-    return Value(Node(Op.DETACH, (result.node,), None, result.node.width, 0, where), result.shape) if result else None
+    if not result or result.node.op is Op.CONST:
+        return result
+    return Value(Node(Op.DETACH, (result.node,), None, result.node.width, 0, where), result.shape)
 
 
 def trace(

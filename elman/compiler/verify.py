@@ -10,8 +10,9 @@ from torch import Tensor
 
 from elman.compiler.aten_ops import UntraceableError
 from elman.compiler.emit.reference import Given
+from elman.compiler.modes import Unhooked
 from elman.compiler.run import Program
-from elman.compiler.trace import Traced, Unhooked
+from elman.compiler.trace import Traced
 
 TOLERANCE = {torch.float32: 2e-3, torch.float64: 1e-8}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from elman import cell as cells
 from elman.cell.base import Cell
-from elman.compiler.trace import TORCH
+from elman.compiler.frames import TORCH
 from elman.errors import CellError, ElmanError, OptionError
 
 ELMAN = str(Path(__file__).parents[1])

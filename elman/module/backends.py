@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
+from types import MethodType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from elman.cell.base import Signature, State
 from elman.compiler import Program, Traced, emitter, segment_length
@@ -105,7 +106,7 @@ class Known:
     changed: Sequence[str] = ()  # what the last snapshot was no longer true for
 
 
-_known: WeakKeyDictionary[Any, Known] = WeakKeyDictionary()
+_known: WeakIdKeyDictionary = WeakIdKeyDictionary()  # owner -> {method or None: Known}; owners may compare as equal
 Visitor = Callable[[Recurrence, int, int], AbstractContextManager[None]]  # of step t of T
 
 
@@ -193,7 +194,7 @@ def best_plan(what: Recurrence, inputs: Inputs, forced: str | None) -> Plan:
         return Plan("plain", "a single step has nothing to unfold")
     if reason := unsuited(what, inputs):
         return Plan("plain", reason)
-    known = _known.get(what.owner) or _known.setdefault(what.owner, Known())
+    known = known_of(what.owner)
     if known.snapshot is None or not known.snapshot.holds():
         known.changed = () if known.snapshot is None else known.snapshot.changed()
         known.snapshot = Snapshot(what.owner)
@@ -232,11 +233,23 @@ def changing(what: Recurrence, names: Sequence[str]) -> str:
     )
 
 
+def known_of(owner: Any) -> Known:
+    """What is known of an owner; of a method beside its object, as every look-up makes a new one."""
+    home, method = (owner.__self__, owner.__func__) if isinstance(owner, MethodType) else (owner, None)
+    try:
+        found = _known.get(home)
+        if found is None:
+            found = _known.setdefault(home, {})
+    except TypeError:  # nobody could tell when it is gone
+        return Known()
+    return found.get(method) or found.setdefault(method, Known())
+
+
 def kind_of_call(what: Recurrence, inputs: Inputs) -> Any:
     """What a trace depends on besides the owner: types, widths, masks, names, and context that is no tensor."""
     x, state, _, rows, watch, context, each = inputs
     return (
-        (x.shape[-1], x.dtype, x.device),
+        (x.shape[-1], x.dtype, x.device, torch.get_default_dtype()),
         (rows.reset is not None, rows.active is not None),
         tuple([s.shape[1:] for s in state]),
         tuple([(k, describe_context(what, k, v, x.shape[1])) for k, v in sorted(context.items())]) if context else (),

@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from elman.compiler.trace import TORCH
+from elman.compiler.frames import TORCH
 from elman.errors import BackendWarning
 
 ELMAN = str(Path(__file__).parents[1])

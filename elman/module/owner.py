@@ -7,6 +7,7 @@ refer to, closures, globals that the code names, class attributes, and the code 
 from __future__ import annotations
 
 import inspect
+import random
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -129,6 +130,8 @@ class Snapshot:
         self.hooks = [getattr(m, hooks) for _, m in found if m is not owner for hooks in HOOKS]
         self.fingerprint = fingerprint(owner)
         self.plans: dict[Any, Any] = {}  # of calls while the owner is as it is
+        if not self.stable:  # nothing will be compared; and what changes within itself may lead back to the owner
+            self.groups, self.held, self.named, self.closures, self.tensors, self.kinds = [], [], [], [], {}, []
 
     def _hold(self, group: Mapping[str, Any]) -> None:
         self.held += group.values()
@@ -296,6 +299,7 @@ class Untouched:
             self.cells = [(name, cell, found[name]) for name, cell in free if name in found]
         held: list[Any] = [v for place, _ in self.places for v in place.values()] + [v for *_, v in self.cells]
         self.containers = [(v, v.copy()) for v in held if type(v) in (list, dict, set)]
+        self.random = random.getstate(), np.random.get_state()
 
     def changed(self) -> list[str]:
         """The names of what changed since, put back."""
@@ -315,6 +319,13 @@ class Untouched:
                 names.append(f"a {type(container).__name__}")
                 container.clear()
                 container.extend(before) if isinstance(container, list) else container.update(before)
+        python, numpy = self.random
+        if random.getstate() != python:
+            names.append("Python's random numbers")
+            random.setstate(python)
+        if not all(map(np.array_equal, np.random.get_state(), numpy)):
+            names.append("numpy's random numbers")
+            np.random.set_state(numpy)
         return names
 
 

@@ -23,7 +23,8 @@ from elman.compiler import (
     trace,
     verify,
 )
-from elman.compiler.trace import ROWS, line_of_error
+from elman.compiler.frames import line_of_error
+from elman.compiler.trace import ROWS
 from elman.errors import CellError
 from elman.module.outside import ELMAN
 from elman.module.owner import Snapshot, Untouched, offered

@@ -15,7 +15,7 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from elman.cell.base import watch, watched
-from elman.compiler.trace import frame_of_user
+from elman.compiler.frames import frame_of_user
 from elman.module.backends import Recurrence, visiting
 from elman.module.owner import describe_owner
 

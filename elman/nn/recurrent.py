@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils.weak import WeakIdKeyDictionary
 
 from elman.module.backends import Recurrence, unfold
 from elman.module.outside import uncompiled, warn
@@ -20,7 +20,7 @@ from elman.nn.steps import Step
 PLAIN = (Tensor, torch.nn.Parameter)
 COMPILED = (torch.float32, torch.float64)
 # kept outside of the modules, so that no copy, pickle or replica of one carries them along
-_steps: WeakKeyDictionary[torch.nn.Module, list[Step]] = WeakKeyDictionary()
+_steps: WeakIdKeyDictionary = WeakIdKeyDictionary()  # of a module, by identity: list[Step]
 
 
 @uncompiled

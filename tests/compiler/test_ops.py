@@ -413,7 +413,7 @@ REFUSED = {
     "dropout": lambda x, h: F.dropout(h, 0.5),
     "sum: over the whole batch": lambda x, h: h * h.sum().item(),
     "select": lambda x, h: h * h[0, 0].item(),
-    "add_": lambda x, h: h.clone().add_(x),
+    "copy_": lambda x, h: h.clone().copy_(x),
     "rand_like": lambda x, h: h * torch.rand_like(h),
     "aten.rand": lambda x, h: h * torch.rand(len(h), 1),
     "whole batch, while a row depends on nothing but itself; use amin": lambda x, h: h / (1 + h.min()),

@@ -2,8 +2,11 @@
 
 import collections
 import dataclasses
+import gc
 import sys
 import types
+import warnings
+import weakref
 
 import pytest
 import torch
@@ -512,3 +515,122 @@ def test_a_number_in_a_buffer_or_a_context_tensor_is_compiled_once(compiled):
             want, _ = layer(x, cold=torch.tensor(1.0 + i))
         torch.testing.assert_close(y, want)
     assert len(compiled) == 1
+
+
+class Sized(elman.Cell):
+    """Equal to every cell of its sizes, as some write it."""
+
+    def __init__(self):
+        super().__init__(3, 3)
+        self.W = nn.Linear(3, 3)
+
+    def step(self, x, h):
+        h = torch.tanh(x + self.W(h))
+        return h, (h,)
+
+    def __eq__(self, other):
+        return isinstance(other, Sized)
+
+    def __hash__(self):
+        return 0
+
+
+def test_cells_that_compare_as_equal_keep_their_own_weights():
+    x, (one, other) = torch.randn(4, 2, 3), (Sized(), Sized())
+    y, z = (elman.Recurrent(cell)(x)[0] for cell in (one, other))
+    with elman.backend("plain"):
+        torch.testing.assert_close(z, elman.Recurrent(other)(x)[0])
+    assert not torch.allclose(y, z)
+
+
+class Selfish(Sized):
+    """It holds a method of its own, and a part that leads back to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.squash, self.part = self.own, Config()
+        self.part.whole = [self]
+
+    def own(self, value):
+        return torch.tanh(value)
+
+    def step(self, x, h):
+        h = self.squash(x + self.W(h))
+        return h, (h,)
+
+
+def test_a_cell_that_leads_back_to_itself_goes_when_nobody_has_it():
+    layer = elman.Recurrent(Selfish())
+    gone = weakref.ref(layer.cell)
+    layer(torch.randn(4, 2, 3))
+    del layer
+    gc.collect()
+    assert gone() is None
+
+
+class Pointless:
+    """A step that can be neither hashed nor weakly referenced."""
+
+    __slots__ = ()
+    __hash__ = None
+
+    def __call__(self, x, h):
+        return x + h, (x + h,)
+
+    def step(self, x, h):
+        return x - h, (x - h,)
+
+
+@dataclasses.dataclass
+class Leaky:
+    """A step that cannot be hashed."""
+
+    keep: float = 0.5
+
+    def __call__(self, x, h):
+        h = self.keep * h + x
+        return h, (h,)
+
+
+@pytest.mark.parametrize("step", [Pointless(), Pointless().step, Leaky()])
+def test_what_cannot_be_hashed_or_weakly_referenced_is_a_step(step):
+    x, state = torch.randn(4, 2, 3), torch.randn(2, 3)
+    with elman.backend("plain"):
+        want, _ = elman.scan(step, x, state)
+    torch.testing.assert_close(elman.scan(step, x, state)[0], want)
+
+
+class Bound:
+    """An ordinary object with a step."""
+
+    def __init__(self):
+        self.gain = 1.0
+
+    def step(self, x, h):
+        h = torch.tanh(x + h * self.gain)
+        return h, (h,)
+
+
+def test_a_method_of_an_ordinary_object_is_compiled_once(compiled):
+    one, other, x, state = Bound(), Bound(), torch.randn(4, 2, 3), torch.randn(2, 3)
+    other.gain = 0.5
+    for _ in range(3):
+        y, z = (elman.scan(each.step, x, state)[0] for each in (one, other))
+    assert len(compiled) == 2
+    assert not torch.allclose(y, z)
+
+
+def test_another_default_type_is_another_trace():
+    def step(x, h):
+        h = h * torch.tensor([0.3] * 4) + x
+        return h, (h,)
+
+    x, state = torch.randn(5, 3, 4), torch.zeros(3, 4)
+    assert elman.scan(step, x, state)[0].dtype is torch.float32
+    torch.set_default_dtype(torch.float64)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", elman.BackendWarning)
+            assert elman.scan(step, x, state)[0].dtype is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)

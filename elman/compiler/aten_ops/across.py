@@ -43,7 +43,8 @@ def inner_total(site: Site, a: Value, dim: int, keep: bool) -> Value:
 
 @rule("mean")
 def mean(site: Site, a: Value, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
-    return together(site, Op.MUL, total(site, a, dim, keepdim), 1 / a.shape[0])
+    out = total(site, a, dim, keepdim)
+    return together(site, Op.MUL, out, math.prod(out.shape) / math.prod(a.shape))
 
 
 @rule("amax")

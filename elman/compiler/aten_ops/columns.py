@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -21,10 +22,11 @@ def waits(node: Node) -> bool:
 @rule("mm", "matmul")
 def mm(site: Site, a: Value, weight: Value) -> Value:
     """a @ W, or a @ W.T as a Linear has it. Columns of a that need no state get a product of their own."""
-    if weight.node.op is not Op.SHARED or len(weight.shape) != 2 or not a.batched or len(a.shape) != 1:
+    number = a.node.op is Op.CONST
+    if weight.node.op is not Op.SHARED or len(weight.shape) != 2 or not (a.batched or number) or len(a.shape) != 1:
         raise UntraceableError("in a product the left side must be (B, K), the right a parameter (K, N)")
     groups: list[list[Node]] = []
-    for piece in a.node.src if a.node.op is Op.CAT else (a.node,):
+    for piece in a.node.src if a.node.op is Op.CAT else (whole(a),):
         if groups and waits(groups[-1][0]) == waits(piece):
             groups[-1].append(piece)
         else:
@@ -38,10 +40,23 @@ def mm(site: Site, a: Value, weight: Value) -> Value:
         span = int(turned), low, low + left.width
         part = stored if len(groups) == 1 else site.shared(stored, aten.slice.Tensor, *span)
         low += left.width
-        product = matmul(left, part.node, turned, site.where)
+        if all(piece.op is Op.CONST for piece in group):
+            product = of_numbers(site, group, part, turned)
+        else:
+            product = matmul(left, part.node, turned, site.where)
         total = product if total is None else pointwise(Op.ADD, total, product, where=site.where)
     assert total is not None
     return Value(total, (total.width,))
+
+
+def of_numbers(site: Site, pieces: list[Node], part: Value, turned: bool) -> Node:
+    """The product of columns that hold one number each: rows of the matrix, summed."""
+    low, terms = 0, list[Value]()
+    for piece in pieces:
+        own = site.shared(part, aten.slice.Tensor, int(turned), low, low + piece.width)
+        low += piece.width
+        terms.append(together(site, Op.MUL, site.shared(own, aten.sum.dim_IntList, [int(turned)]), piece.arg))
+    return reduce(partial(together, site, Op.ADD), terms).node
 
 
 @rule("addmm")
@@ -88,14 +103,14 @@ def part(site: Site, value: Value, low: int, high: int, shape: tuple[int, ...]) 
     return Value(columns(whole(value), low, high, site.where), shape)
 
 
-@rule("split")
+@rule("split", "unsafe_split")
 def split(site: Site, a: Value, size: int, dim: int = 0) -> list[Value]:
     last(a, dim, "split")
     width = a.shape[0]
     return [part(site, a, i, min(i + size, width), (min(i + size, width) - i,)) for i in range(0, width, size)]
 
 
-@rule("split_with_sizes")
+@rule("split_with_sizes", "unsafe_split_with_sizes")
 def split_with_sizes(site: Site, a: Value, sizes: Sequence[int], dim: int = 0) -> list[Value]:
     last(a, dim, "split")
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
@@ -212,7 +227,7 @@ rule("alias", "clone", "positive", "contiguous", "lift_fresh")(lambda site, a, *
 
 @rule("detach")
 def detach(site: Site, a: Value) -> Value:
-    return together(site, Op.DETACH, a)
+    return a if a.node.op is Op.CONST else together(site, Op.DETACH, a)
 
 
 @rule("_to_copy")

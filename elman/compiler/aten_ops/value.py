@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from elman.compiler.graph import Node, Op, cat, columns, const, pointwise, spread
-from elman.errors import CellError
+from elman.errors import ElmanError
 
 aten = torch.ops.aten
 Rule = Callable[..., Any]
@@ -19,8 +19,11 @@ RULES: dict[Any, Rule] = {}
 MANY = 4  # copies side by side, beyond which they are a product with ones
 
 
-class UntraceableError(CellError):
-    """The step does something that has no place in a graph; it still runs on the plain loop."""
+class UntraceableError(ElmanError):
+    """The step does something that has no place in a graph; it still runs on the plain loop.
+
+    It is no TypeError, as what a step does wrong is: torch's operators take those for an operand they do not know.
+    """
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def together(site: Site, op: Op, *given: Any) -> Value:
     batched = [v.shape for v in values if v.batched]
     if len({len(s) for s in batched}) > 1:
         raise UntraceableError(f"values of shapes {', '.join(f'(B, {s})' for s in batched)} do not line up by rows")
-    if any(not v.batched and len(v.shape) > len(batched[0]) for v in values if v.node.op is Op.SHARED):
+    if batched and any(len(v.shape) > len(batched[0]) for v in values if v.node.op is Op.SHARED):
         raise UntraceableError("a shared tensor has more dimensions than the value that it meets")
     shape = tuple(np.broadcast_shapes(*(v.shape for v in values)))  # torch's own imports sympy
     nodes = [widen(v.node, v.shape, shape) for v in values]

@@ -78,7 +78,7 @@ class Call(Places):
             self.steps.append((self.base(node), partial(Beside.compute, node=node)))
 
     def side(self, node: Node) -> Rows:
-        """The same as of all places; rows that lie unevenly are copied first, which only those who ask here may read."""
+        """The same as of all places; uneven rows are copied first, and only those who ask here may read the copy."""
         if node in self.evened:
             return self.evened[node]
         if node.op is Op.STEP and self.close(node) and not self.evenly(node):
