@@ -228,11 +228,12 @@ class _Job:
 class _Pool:
     """Sleeping Python threads, woken for one launch at a time; ctypes lets go of the GIL while a kernel runs.
 
-    A leader hands out the work, so that Ctrl-C, which reaches the caller, cannot leave a kernel running on memory that
-    the caller then frees.
+    A leader hands out the work, so that Ctrl-C or another signal's handler, which interrupt the caller, cannot leave a
+    kernel running on memory that the caller then frees.
     """
 
     def __init__(self) -> None:
+        self._first = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._leader: threading.Thread | None = None
         self._work: list[queue.SimpleQueue[tuple[int, int, int]]] = []
@@ -240,17 +241,25 @@ class _Pool:
 
     def launch(self, address: int, args: int, threads: int) -> None:
         if self._leader is None:
-            self._leader = threading.Thread(target=self._lead, name="elman-0", daemon=True)
-            self._leader.start()
-        job, interrupted = _Job(address, args, threads), False
-        while not job.done.is_set():
+            with self._first:
+                self._leader = self._leader or self._led()
+        job = _Job(address, args, threads)
+        raised: BaseException | None = None
+        while True:
             try:
-                self._jobs.put(job)
-                job.done.wait()
-            except KeyboardInterrupt:
-                interrupted = True
-        if interrupted:
-            raise KeyboardInterrupt
+                while not job.done.is_set():
+                    self._jobs.put(job)
+                    job.done.wait()
+                break
+            except BaseException as error:  # by a signal's handler
+                raised = error
+        if raised is not None:
+            raise raised
+
+    def _led(self) -> threading.Thread:
+        leader = threading.Thread(target=self._lead, name="elman-0", daemon=True)
+        leader.start()
+        return leader
 
     def _lead(self) -> None:
         while True:

@@ -1,9 +1,11 @@
 """Kernels on several threads: OpenMP's, our own, and the one of a forked child."""
 
 import ctypes
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +152,59 @@ def test_only_known_c_functions_can_be_called() -> None:
         with pytest.raises(ValueError, match="system is not among the C functions"):
             build.call_c("system", i32)
         build.call("llvm.x86.sse2.pause", void) if host().kind == "x86" else None
+
+
+def kernel(work):
+    """A kernel in Python, and its address: work(args, thread, threads)."""
+    made = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(work)
+    return made, ctypes.cast(made, ctypes.c_void_p).value
+
+
+def test_threads_that_launch_first_at_the_same_time_have_one_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, leaders, start = threads._Pool(), [], threading.Barrier(4)
+    led = pool._led
+
+    def slowly():
+        time.sleep(0.05)
+        leaders.append(led())
+        return leaders[-1]
+
+    monkeypatch.setattr(pool, "_led", slowly)
+    hold, where = kernel(lambda args, thread, count: None)
+
+    def launch():
+        start.wait()
+        pool.launch(where, 0, 2)
+
+    callers = [threading.Thread(target=launch) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(leaders) == 1
+    assert hold
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer's signal")
+def test_a_signal_waits_for_the_kernel() -> None:
+    """Whatever its handler raises: memory must not go while a kernel runs on it."""
+    pool, done = threads._Pool(), []
+
+    def work(args, thread, count):
+        time.sleep(0.3)
+        done.append(thread)
+
+    def handler(number, frame):
+        raise TimeoutError("time is over")
+
+    hold, where = kernel(work)
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+        with pytest.raises(TimeoutError, match="time is over"):
+            pool.launch(where, 0, 2)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert sorted(done) == [0, 1]
+    assert hold
