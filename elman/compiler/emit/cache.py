@@ -15,6 +15,7 @@ import os
 import stat
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 MARK = b"elman object 1\n"
@@ -28,10 +29,10 @@ def folder() -> Path | None:
     if chosen.lower() == "off":
         return None
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))
     if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
         return Path(os.environ["LOCALAPPDATA"]) / "elman" / "cache"
-    if os.environ.get("XDG_CACHE_HOME"):
+    if os.path.isabs(os.environ.get("XDG_CACHE_HOME", "")):  # others are to be ignored
         return Path(os.environ["XDG_CACHE_HOME"]) / "elman"
     home = Path(os.path.expanduser("~"))
     return home / "Library" / "Caches" / "elman" if sys.platform == "darwin" else home / ".cache" / "elman"
@@ -39,9 +40,19 @@ def folder() -> Path | None:
 
 def problem() -> str | None:
     """Say why objects are not kept on disk, in a line; None when they are."""
+    where, found = folder(), distrust()
+    if found or where is None or os.access(where, os.W_OK | os.X_OK):
+        return found
+    return f"the cache folder {where} cannot be written"
+
+
+def distrust() -> str | None:
+    """Say why nothing is read from the disk either."""
     where = folder()
     if where is None:
         return "switched off by ELMAN_CACHE=off"
+    if str(where).startswith("~"):
+        return f"the cache folder {where} is in no known home; set ELMAN_CACHE to a folder"
     try:
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = where.stat()
@@ -54,22 +65,21 @@ def problem() -> str | None:
             return f"the cache folder {where} belongs to another user, and code is loaded from it"
         if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             return f"others may write to the cache folder {where}, and code is loaded from it; chmod 700 it"
-    if not os.access(where, os.W_OK | os.X_OK):
-        return f"the cache folder {where} cannot be written"
     return None
 
 
 def read(key: str) -> bytes | None:
     """Return the object kept under this key, or None."""
     where = folder()
-    if where is None or problem():
+    if where is None or distrust():
         return None
     path = _path(where, key)
     try:
         entry = path.read_bytes()
-        os.utime(path)  # used now
     except OSError:
         return None
+    with suppress(OSError):
+        os.utime(path)  # used now
     head, data = entry[: len(MARK) + 2 * HASH], entry[len(MARK) + 2 * HASH :]
     return data if head == _head(key, data) else None
 
@@ -86,10 +96,14 @@ def write(key: str, data: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(_head(key, data) + data)
         os.replace(temporary, path)
+        temporary = ""
         _make_room(path.parent)
     except OSError:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+        pass
+    finally:
+        if temporary:
+            with suppress(OSError):
+                os.unlink(temporary)
 
 
 def _make_room(where: Path) -> None:

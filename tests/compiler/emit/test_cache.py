@@ -186,6 +186,43 @@ def test_the_customary_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert cache.folder() == tmp_path / ".cache" / "elman"
 
 
+@pytest.mark.parametrize("chosen", ["~nobody-of-this-name/cache", None], ids=["another's", "one's own"])
+def test_without_a_home_nothing_is_kept(chosen: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("ELMAN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if chosen:
+        monkeypatch.setenv("ELMAN_CACHE", chosen)
+    else:  # HOME unset, and a user whom the system does not know
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+        monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    load_anew(Builder(), monkeypatch)
+    assert "is in no known home; set ELMAN_CACHE" in (cache.problem() or "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_written_can_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_anew(Builder(), monkeypatch)
+
+    def refused(*_: object) -> None:
+        raise OSError("read-only file system")
+
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "utime", refused)
+    assert "cannot be written" in (cache.problem() or "")
+    assert load_anew(Builder(), monkeypatch).kept
+
+
+def test_an_interrupt_leaves_nothing_half_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache.write("a key", b"data")
+    assert entries(folder) == []
+
+
 def test_threads_that_ask_for_the_same_code_have_it_compiled_once(folder: Path) -> None:
     builder = Builder()
     with ThreadPoolExecutor(4) as pool:
