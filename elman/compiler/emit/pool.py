@@ -1,7 +1,8 @@
 """Memory that is used again: fresh pages cost as much as writing to them twice, and a training step asks for the same.
 
 What a kernel works in, and what backward reads, waits here for its next use. What the caller is given is used again
-only if it is large, as soon as the caller and all that was made of it have let it go.
+only if it is large, as soon as the caller and all that was made of it have let it go. Large pieces wait as long as all
+that do are not much more than was in use at once, lately: of lengths that do not come again, no memory stays.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import ctypes
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import cache
+from contextlib import suppress
+from functools import cache, partial
+from operator import is_
 from typing import Any
 
 import torch
@@ -23,48 +26,83 @@ MADV_HUGEPAGE = 14
 KEPT = 8  # pieces of memory that wait for their next use
 
 
+class Most:
+    """The most bytes that were in use at once; it fades, by half in some hundred uses."""
+
+    SLACK, FADE = 1.5, 0.998
+
+    def __init__(self) -> None:
+        self.bytes = 0.0
+
+    def saw(self, used: int) -> None:
+        self.bytes = max(used, self.FADE * self.bytes)
+
+    def exceeded(self, waiting: int) -> bool:
+        """Too much waits."""
+        return waiting > self.SLACK * self.bytes
+
+
 class Lease:
     """Memory in use. It goes back when the lease is gone, so whoever reads from it holds the lease."""
 
     def __init__(self, memory: Tensor) -> None:
         self.memory = memory
+        if size := large(memory):
+            leased[id(self)] = size
+            most_leased.saw(sum(list(leased.values())))
 
     def __del__(self) -> None:
+        size = leased.pop(id(self), 0)
         if self.memory.numel():
             waiting.append(self.memory)
+        while size and most_leased.exceeded(sum(map(large, list(waiting)))):
+            with suppress(IndexError):  # another thread may be as far
+                waiting.popleft()
 
 
-waiting: deque[Tensor] = deque(maxlen=KEPT)  # its methods are atomic: no lock that a finaliser could find taken
+# their methods are atomic, and so are those of `leased`: no lock that a finaliser could find taken
+waiting: deque[Tensor] = deque(maxlen=KEPT)
+leased: dict[int, int] = {}  # bytes of large leases
+most_leased = Most()
+
+
+def large(memory: Tensor) -> int:
+    """The bytes of a large piece; 0 for others."""
+    size = memory.numel() * memory.element_size()
+    return size if size >= LARGE else 0
 
 
 def lease(size: int, dtype: torch.dtype) -> Lease:
     """So many elements: some memory that waits and is not much too large, else new."""
     if size == 0:
         return Lease(_nothing(dtype))
-    found = taken(waiting, lambda m: size <= m.numel() <= 2 * size and m.dtype is dtype)
+    found = taken(waiting, size, lambda m: size <= m.numel() <= 2 * size and m.dtype is dtype)
     if found is not None:
         return Lease(found)
     with torch.inference_mode(False):  # it may be used again where gradients are wanted
         return Lease(fresh((size,), dtype))
 
 
-def taken(pieces: deque[Tensor], fits: Callable[[Tensor], bool]) -> Tensor | None:
-    """The first piece that fits and that nobody else holds, now no longer there; the others stay in their order."""
-    found, others = None, []
-    while found is None:
+def taken(pieces: deque[Tensor], size: int, fits: Callable[[Tensor], bool]) -> Tensor | None:
+    """The smallest piece that fits and that nobody else holds, now no longer there; the others stay in their order.
+
+    size: that of a piece than which none can be better.
+    """
+    found, others = None, list[Tensor]()
+    while found is None or found.numel() != size:
         try:
             memory = pieces.popleft()
         except IndexError:
             break
-        if fits(memory) and users(memory) == _alone():
+        others.append(memory)
+        if fits(memory) and users(memory) == _alone() and (found is None or memory.numel() < found.numel()):
             found = memory
-        else:
-            others.append(memory)
-    pieces.extendleft(reversed(others))  # they have been there longest, and make way first
+    pieces.extendleft(memory for memory in reversed(others) if memory is not found)  # as they have waited longest
     return found
 
 
 handed: deque[Tensor] = deque(maxlen=KEPT)  # what callers were given last, and may have let go
+most_handed = Most()
 
 
 def room(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -72,12 +110,19 @@ def room(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     size = torch.Size(shape).numel()
     if size * dtype.itemsize < LARGE:
         return torch.empty(shape, dtype=dtype, device="cpu")
-    memory = taken(handed, lambda m: m.numel() == size and m.dtype is dtype and untouched(m))
+    memory = taken(handed, size, lambda m: m.numel() == size and m.dtype is dtype and untouched(m))
     if memory is None:
         with torch.inference_mode(False):
             memory = fresh((size,), dtype)
     tensor: Tensor = torch.empty(0, dtype=dtype, device="cpu").set_(memory.untyped_storage(), 0, shape)  # type: ignore[call-overload]
     handed.append(memory)  # now that somebody else holds it: another thread may look
+    free = deque(m for m in list(handed) if users(m) == _alone())
+    left = sum(map(large, free))
+    most_handed.saw(sum(map(large, list(handed))) - left)
+    while free and most_handed.exceeded(left):
+        gone = free.popleft()
+        taken(handed, gone.numel(), partial(is_, gone))
+        left -= large(gone)
     return tensor
 
 

@@ -17,6 +17,9 @@ def small_is_large(monkeypatch):
     """So that sizes of tests count as large ones; with nothing there from other tests."""
     monkeypatch.setattr(pool, "LARGE", 1)
     pool.handed.clear()
+    pool.waiting.clear()
+    for most in (pool.most_handed, pool.most_leased):
+        monkeypatch.setattr(most, "bytes", 0.0)
 
 
 def room(shape=(3, 5), dtype=torch.float32):
@@ -83,9 +86,31 @@ def test_memory_that_was_given_back_is_not_used_again():
 
 
 def test_the_last_few_are_kept_and_no_more():
-    for size in range(1, 2 * pool.KEPT):
-        room((size,))
+    held = [room((size,)) for size in range(1, 2 * pool.KEPT)]
     assert len(pool.handed) == pool.KEPT
+    assert held
+
+
+def total(pieces):
+    return sum(piece.numel() * piece.element_size() for piece in pieces)
+
+
+def test_of_lengths_that_do_not_come_again_little_stays():
+    for size in range(1000, 1000 + 3 * pool.KEPT):
+        room((size,))
+    assert total(pool.handed) <= (1 + pool.Most.SLACK) * 4 * size
+
+
+def test_work_of_lengths_that_do_not_come_again_goes_and_that_of_several_layers_stays():
+    for size in range(1000, 20_000, 1000):
+        pool.lease(size, torch.float32)
+    assert total(pool.waiting) <= pool.Most.SLACK * 4 * size
+    for _ in range(6):
+        layers = [pool.lease(size, torch.float32) for size in (20_000, 30_000, 50_000)]
+        places = {lease.memory.data_ptr() for lease in layers}
+        del layers
+    layers = [pool.lease(size, torch.float32) for size in (20_000, 30_000, 50_000)]
+    assert {lease.memory.data_ptr() for lease in layers} == places
 
 
 def test_under_inference_mode_and_after_it():
