@@ -22,6 +22,7 @@ from elman.compiler.graph import (
     order,
     pointwise,
     spread,
+    walk,
 )
 
 Grads = tuple[Node | None, ...]
@@ -234,10 +235,13 @@ def savings(loop: Loop, back: Loop) -> tuple[dict[str, Node], Callable[[Node], N
         made[node] = new
         return new
 
+    def there(node: Node) -> bool:
+        return node in made or node.op in LEAVES or node in next_of
+
     def free(node: Node) -> bool:
-        if node not in known:
-            there = node in made or node.op in LEAVES or node in next_of
-            known[node] = there or (node.op in RECOMPUTED and all(map(free, node.src)))
+        for n in walk([node], lambda n: n in known or there(n) or n.op not in RECOMPUTED):
+            if n not in known:
+                known[n] = there(n) or (n.op in RECOMPUTED and all(known[s] for s in n.src))
         return known[node]
 
     def again(node: Node) -> bool:
@@ -245,27 +249,39 @@ def savings(loop: Loop, back: Loop) -> tuple[dict[str, Node], Callable[[Node], N
         return node.op in RECOMPUTED and all(free(s) or s.width < node.width for s in node.src)
 
     def read(node: Node) -> Node:
-        if node in made:
-            return made[node]
-        if node.op is Op.STATE:
-            return save(node, f"prev:{node.arg}")
-        if node.op in LEAVES:
-            return make(node, node)
-        if node in next_of:
-            return save(node, f"next:{next_of[node]}")
-        if node.op is Op.CAT or again(node):
-            return make(node, replace(node, src=tuple(map(read, node.src))))
-        return save(node, f"saved:{sum(k.startswith('saved:') for k in saved)}")
+        inner: set[Node] = set()  # computed once more, from their sources
+
+        def stop(n: Node) -> bool:
+            if there(n) or not (n.op is Op.CAT or again(n)):
+                return True
+            inner.add(n)
+            return False
+
+        for n in walk([node], stop):
+            if n in made:
+                continue
+            if n in inner:
+                make(n, replace(n, src=tuple([made[s] for s in n.src])))
+            elif n.op is Op.STATE:
+                save(n, f"prev:{n.arg}")
+            elif n.op in LEAVES:
+                make(n, n)
+            elif n in next_of:
+                save(n, f"next:{next_of[n]}")
+            else:
+                save(n, f"saved:{sum(k.startswith('saved:') for k in saved)}")
+        return made[node]
 
     for node in needed(back, inside):
         if not free(node):
             read(node)
 
     def cut(node: Node) -> Node:
-        if node in inside:
-            return read(node)
-        if node not in made:
-            made[node] = replace(node, src=tuple(map(cut, node.src))) if node.src else node
+        for n in walk([node], lambda n: n in inside or n in made):
+            if n in inside:
+                read(n)
+            elif n not in made:
+                made[n] = replace(n, src=tuple([made[s] for s in n.src])) if n.src else n
         return made[node]
 
     return saved, cut

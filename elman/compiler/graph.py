@@ -6,7 +6,7 @@ every row, or a matrix (rows, width) that stands on the right of a product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cached_property
@@ -129,24 +129,42 @@ class Loop:
         return Loop(each(self.per_step), each(self.carried), each(self.summed), self.reverse)
 
 
-def order(roots: Iterable[Node]) -> list[Node]:
-    """All that the roots are computed from, sources first, in the order of first use."""
+def order(roots: Iterable[Node], stop: Callable[[Node], bool] | None = None) -> list[Node]:
+    """All that the roots are computed from, sources first, in the order of first use; not beyond where `stop` says."""
+    return list(walk(roots, stop))
+
+
+def walk(roots: Iterable[Node], stop: Callable[[Node], bool] | None = None) -> Iterator[Node]:
+    """The same one by one, so that `stop`, which is asked when a node is met, may depend on what was done before.
+
+    In place of functions that call themselves, whose depth Python bounds.
+    """
     seen: set[Node] = set()
-    out: list[Node] = []
     stack: list[Node | None] = list(roots)
     stack.reverse()
     while stack:
         node = stack.pop()
         if node is None:  # the sources of the node below it are there
-            out.append(stack.pop())  # type: ignore[arg-type]
+            yield stack.pop()  # type: ignore[misc]
         elif node not in seen:
             seen.add(node)
-            if node.src:
+            if node.src and not (stop and stop(node)):
                 stack += (node, None)
                 stack += [s for s in node.src[::-1] if s not in seen]
             else:
-                out.append(node)
-    return out
+                yield node
+
+
+def terms(node: Node, inner: Callable[[Node], bool]) -> list[Node]:
+    """What a sum adds up, in order: its sources, in place of those that are `inner` sums their own terms."""
+    found, stack = [], [*node.src[::-1]]
+    while stack:
+        term = stack.pop()
+        if inner(term):
+            stack += term.src[::-1]
+        else:
+            found.append(term)
+    return found
 
 
 def const(value: float, width: int = 1) -> Node:

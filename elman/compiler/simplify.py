@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable
 from itertools import pairwise
 
-from elman.compiler.graph import OWN, POINTWISE, Loop, Node, Op, cat, columns, const, dots, mix, pointwise
+from elman.compiler.graph import OWN, POINTWISE, Loop, Node, Op, cat, columns, const, dots, mix, pointwise, terms
 
 FOLD: dict[Op, Callable[..., float]] = {
     Op.ADD: operator.add,
@@ -210,13 +210,13 @@ def regroup(loop: Loop) -> Loop:
             uses[s] = uses.get(s, 0) + 1
     new: dict[Node, Node] = {}
 
-    def terms(node: Node) -> list[Node]:
-        return [t for s in node.src for t in (terms(s) if s.op is Op.ADD and uses[s] == 1 and waits[s] else [s])]
+    def inner(node: Node) -> bool:
+        return node.op is Op.ADD and uses[node] == 1 and waits[node]
 
     for node in nodes:
         made = fed(node, tuple([new[s] for s in node.src]))
         if node.op is Op.ADD and waits[node] and not node.rows:
-            parts = terms(node)
+            parts = terms(node, inner)
             free = [new[t] for t in parts if not waits[t]]
             if len(free) > 1 or (free and len(parts) > 2):
                 made = summed([summed(free, node), *(new[t] for t in parts if waits[t])], node)

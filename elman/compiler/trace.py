@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from elman.compiler.aten_ops import RULES, UntraceableError, Value
 from elman.compiler.frames import line_of_user
-from elman.compiler.graph import LEAVES, Loop, Node, Op, const, order
+from elman.compiler.graph import Loop, Node, Op, const
 from elman.compiler.modes import Plainly
 from elman.compiler.written import anew, made, memory, tensors, written
 
@@ -132,7 +132,7 @@ class Recorder(TorchDispatchMode):
     def record(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         where = line_of_user()
         result = self.ruled(func.overloadpacket, where, args, kwargs)
-        if isinstance(result, Value) and of_numbers(result.node) and uniform(out):
+        if isinstance(result, Value) and self.of_numbers(args) and uniform(out):
             result = Value(const(float(out.flatten()[0])), result.shape)
         if "unsafe" in func.overloadpacket.__name__:
             self.apart |= {id(t) for t in tensors(out)}
@@ -180,6 +180,11 @@ class Recorder(TorchDispatchMode):
             raise UntraceableError(
                 f"{line_of_user()}: the step turns a traced value into a Python number, which differs from run to run"
             )
+
+    def of_numbers(self, args: Any) -> bool:
+        """All tensors among the arguments are known to be numbers."""
+        values = (self.values.get(id(t)) or self.numbers.get(id(t)) for t in tensors(args))
+        return all(value is not None and value.node.op is Op.CONST for value in values)
 
     def known(self, value: Any) -> Any:
         """Arguments with tensors replaced by what is known of them."""
@@ -281,11 +286,6 @@ def uniform(out: Any) -> bool:
         and out.is_floating_point()
         and bool((out == out.flatten()[0]).all())
     )
-
-
-def of_numbers(node: Node) -> bool:
-    """It is computed from numbers alone."""
-    return not any(n.op in LEAVES and n.op is not Op.CONST for n in order([node]))
 
 
 def number_of(tensor: Tensor) -> Value:

@@ -137,3 +137,22 @@ def test_context_in_another_order_is_found_by_name():
     with torch.no_grad(), elman.backend("plain"):
         want, _ = elman.scan(step, x, (state,), a=row, b=whole)
     close(y, want, "y")
+
+
+def test_a_chain_of_a_thousand_operations():
+    """No pass and no emitter calls itself as deep as a step is."""
+
+    def step(x, h):
+        for i in range(500):
+            h = h * 0.99 + (torch.tanh(x) if i % 2 else x)
+        return h, (h,)
+
+    found = []
+    for name in ("fused", "plain"):
+        torch.manual_seed(0)
+        x, state = torch.randn(3, 2, 4, requires_grad=True), torch.randn(2, 4, requires_grad=True)
+        with elman.backend(name):
+            y, _ = elman.scan(step, x, state)
+        found.append((y, *torch.autograd.grad(y.sum(), [x, state])))
+    for one, other in zip(*found):
+        close(one, other, "value")

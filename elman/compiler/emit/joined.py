@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from elman.compiler.graph import Loop, Node, Op
+from elman.compiler.graph import Loop, Node, Op, terms
 from elman.compiler.simplify import fed, summed
 
 
@@ -20,14 +20,11 @@ def joined(loop: Loop, place: Callable[[Node], str]) -> Loop:
     inner = {s for n in loop.nodes() if sums(n) for s in n.src if sums(s) and uses[s] == 1 and s.width == n.width}
     new: dict[Node, Node] = {}
 
-    def terms(node: Node) -> list[Node]:
-        return [t for s in node.src for t in (terms(s) if s in inner else [s])]
-
     def made(node: Node) -> Node:
         changed = fed(node, tuple([new[s] for s in node.src]))
         if not sums(node) or node in inner:
             return changed
-        every = terms(node)
+        every = terms(node, inner.__contains__)
         chains: dict[str, list[Node]] = {}
         for t in every:
             if t.op is Op.MATMUL and uses[t] == 1 and t.width == node.width and place(t):
@@ -60,5 +57,7 @@ def onto(node: Node) -> Node | None:
 
 def chain(node: Node) -> list[Node]:
     """A product and those it is added to, first to last."""
-    before = onto(node)
-    return [node] if before is None else [*chain(before), node]
+    found = [node]
+    while (before := onto(found[-1])) is not None:
+        found.append(before)
+    return found[::-1]

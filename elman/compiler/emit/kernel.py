@@ -350,16 +350,27 @@ class Kernel(Shares):
     def pull(self, node: Node, j: Value, offset: int, mask: int | None, memo: dict[tuple[Node, int], Value]) -> Value:
         """The vector of columns j + offset of a value: read, or computed from what it is made of."""
         build = self.build
-        if node.op is Op.CONST:
-            return build.k(node.arg)
-        if node.width == 1:
-            return self.scalars[node]
-        if (node, offset) not in memo:
-            if node in self.loads:
-                value = build.load(build.at(build.at(self.pointer(node), j), offset), mask)
-            elif node.op is Op.SLICE:
-                value = self.pull(node.src[0], j, offset + node.arg[0], mask, memo)
+
+        def known(n: Node, at: int) -> Value | None:
+            if n.op is Op.CONST:
+                return build.k(n.arg)
+            return self.scalars[n] if n.width == 1 else memo.get((n, at))
+
+        stack = [(node, offset)]
+        while stack:
+            n, at = stack[-1]
+            if known(n, at) is not None:
+                stack.pop()
+                continue
+            if n in self.loads:
+                memo[n, at] = build.load(build.at(build.at(self.pointer(n), j), at), mask)
+                continue
+            moved = at + n.arg[0] if n.op is Op.SLICE else at
+            sources = [value for s in n.src if (value := known(s, moved)) is not None]
+            if len(sources) == len(n.src):
+                memo[n, at] = sources[0] if n.op is Op.SLICE else apply(build, n, *sources)
             else:
-                value = apply(build, node, *(self.pull(s, j, offset, mask, memo) for s in node.src))
-            memo[node, offset] = value
-        return memo[node, offset]
+                stack.append(next((s, moved) for s in n.src if known(s, moved) is None))
+        value = known(node, offset)
+        assert value is not None
+        return value

@@ -287,23 +287,17 @@ def needs(made: Plan, sweep: Sweep) -> tuple[list[Node], list[Node]]:
     computed: dict[Node, None] = {}
     reduced = {n for phase in made.phases for s in phase.sweeps if s.moment < sweep.moment for n in s.sums}
 
-    def visit(n: Node) -> None:
-        if n in loads or n in computed or n.op is Op.CONST:
-            return
+    def at_hand(n: Node) -> bool:
         same_row = n in reduced and made.written[n][0] == sweep.moment[0]
-        if same_row:
-            return
-        if n.op in LEAVES or n in made.ahead or (n in made.home and made.written[n] < sweep.moment):
-            loads[n] = None
-            return
-        for s in n.src:
-            visit(s)
-        computed[n] = None
+        return n.op is Op.CONST or same_row
 
-    for node, _ in sweep.writes:
-        visit(node)
-    for n in [*sweep.sums, *sweep.totals]:
-        visit(n.src[0])
+    def there(n: Node) -> bool:
+        return n.op in LEAVES or n in made.ahead or (n in made.home and made.written[n] < sweep.moment)
+
+    roots = [node for node, _ in sweep.writes] + [n.src[0] for n in [*sweep.sums, *sweep.totals]]
+    for n in order(roots, lambda n: at_hand(n) or there(n)):
+        if not at_hand(n):
+            (loads if there(n) else computed)[n] = None
     return list(loads), list(computed)
 
 
