@@ -167,6 +167,13 @@ def terms(node: Node, inner: Callable[[Node], bool]) -> list[Node]:
     return found
 
 
+def seen(node: Node) -> Node:
+    """Whose memory a value may lie in."""
+    while node.op in (Op.SLICE, Op.DETACH):
+        node = node.src[0]
+    return node
+
+
 def const(value: float, width: int = 1) -> Node:
     """A number."""
     return Node(Op.CONST, (), float(value), width)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +13,20 @@ from torch.overrides import TorchFunctionMode
 
 from elman.compiler.aten_ops import UntraceableError
 from elman.compiler.frames import line_of_user
+
+
+@contextmanager
+def balanced() -> Iterator[None]:
+    """Modes that were entered inside are left, even where an interrupt came while one was entered or left."""
+    functions, dispatches = torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()
+    try:
+        yield
+    finally:
+        while torch._C._len_torch_dispatch_stack() > dispatches:
+            torch._C._pop_torch_dispatch_stack(None)
+        while torch._C._len_torch_function_stack() > functions:
+            torch._C._pop_torch_function_stack()
+
 
 TO_PYTHON = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
 HOOKS = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook, Tensor.retain_grad)

@@ -16,7 +16,7 @@ from elman.compiler.derive import derive
 from elman.compiler.emit import reference
 from elman.compiler.emit.part import packed, trimmed, unpacked
 from elman.compiler.emit.reference import Given, Result
-from elman.compiler.graph import LEAVES, Loop, Node, Op
+from elman.compiler.graph import LEAVES, Loop, seen
 from elman.compiler.segments import Kept, Pair, Runner, Segments, Tensors, pieces, rooms, run_segments, some_of
 from elman.compiler.simplify import simplify
 from elman.compiler.spare import Saved
@@ -125,33 +125,26 @@ class Unfolded(torch.autograd.Function):
             # tensors of their own: whoever holds one is then a user of that memory when the graph is gone
             ctx.lease, ctx.saved, memories = result.lease, Saved(result.spare), [m.detach() for m in memories]
         ctx.set_materialize_grads(False)
-        outputs = program.apart(result).values()
+        outputs = program.apart(result)
         # saved as well, so that a change in place of what is kept is found out
-        ctx.save_for_backward(*tensors, *kept, *memories, *outputs)
-        return (*outputs, *[result.carried[k] for k in program.loop.carried])
+        ctx.save_for_backward(*tensors, *kept, *memories, *[outputs[name] for name in ctx.pair.read])
+        return (*outputs.values(), *[result.carried[k] for k in program.loop.carried])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         needs = ctx.needs_input_grad[2:]
         every = ctx.saved_tensors  # read once: where it is made anew, it can be asked for once
-        count = len(call.program.loop.per_step)
-        tensors, kept, outputs = every[: len(needs)], every[len(needs) : -count], every[-count:]
+        count = len(every) - len(ctx.pair.read)
+        tensors, kept, outputs = every[: len(needs)], every[len(needs) : count], every[count:]
         if (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)) or batched(grads):
             return None, None, *again(call, tensors, grads, needs)
         starts, saved = dict(zip(ctx.starts, kept)), unpacked(ctx.packing, kept[len(ctx.starts) :])
-        known = dict(zip(call.program.loop.per_step, outputs))
+        known = dict(zip(ctx.pair.read, outputs))
         with ctx.saved.reading() as spare:
             found = gradients(ctx.pair, call, call.given(tensors), Kept(starts, saved, known, spare), grads)
         named = [(group, name) for group, names in zip(found, call.names) for name in names]
         return None, None, *[group.get(name) if need else None for (group, name), need in zip(named, needs)]
-
-
-def seen(node: Node) -> Node:
-    """Whose memory a value may lie in."""
-    while node.op in (Op.SLICE, Op.DETACH):
-        node = node.src[0]
-    return node
 
 
 def unviewed(value: Tensor) -> Tensor:

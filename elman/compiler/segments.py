@@ -16,7 +16,7 @@ from elman.compiler.collection import collection_paused
 from elman.compiler.emit.part import Sequences
 from elman.compiler.emit.pool import room
 from elman.compiler.emit.reference import Given, Result, Spare
-from elman.compiler.graph import Loop
+from elman.compiler.graph import LEAVES, Loop, seen
 from elman.compiler.replay import Replay, replay
 
 Runner = Callable[[Given], Result]
@@ -36,6 +36,14 @@ class Pair:
         self.run, self.run_back = self.emit(self.forward), self.emit(self.back)
         if hasattr(self.run, "follower"):
             self.run.follower = self.run_back
+
+    @cached_property
+    def read(self) -> tuple[str, ...]:
+        """Outputs whose memory backward reads, or a replay: those of a state, or of what is saved."""
+        per_step, carried = self.forward.per_step, self.forward.carried.values()
+        roots = set(map(seen, [*carried, *(per_step[name] for name in self.saved)]))
+        outputs = {name: seen(node) for name, node in per_step.items() if name not in self.saved}
+        return tuple(name for name, root in outputs.items() if root in roots and root.op not in LEAVES)
 
     @cached_property
     def replayed(self) -> Replay:

@@ -24,6 +24,7 @@ from elman.compiler import (
     verify,
 )
 from elman.compiler.frames import line_of_error
+from elman.compiler.modes import balanced
 from elman.compiler.trace import ROWS
 from elman.errors import CellError
 from elman.module.outside import ELMAN
@@ -57,6 +58,7 @@ def traced(what: Recurrence, inputs: Inputs) -> Traced | str:
             torch.inference_mode(False),
             torch.no_grad(),
             unseen(),
+            balanced(),
             torch.random.fork_rng([device] if device.type == "cuda" else []),  # should the step draw numbers
         ):
             found = trace(step, *sample(what, inputs, still, ROWS, 0.0), shared)

@@ -404,6 +404,21 @@ def test_nan_passes_the_larger_and_the_smaller(name):
         torch.testing.assert_close(got[0], want[0], equal_nan=True)
 
 
+@pytest.mark.parametrize("function", [F.softplus, F.logsigmoid], ids=["softplus", "logsigmoid"])
+@pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 95.0), (torch.float64, 800.0)], ids=["f32", "f64"])
+def test_second_derivatives_where_an_exponential_overflows(function, dtype, far):
+    found = []
+    for name in ("plain", *FAST):
+        x = torch.tensor([-far, -1.0, 0.0, 1.0, far], dtype=dtype).expand(3, 2, 5).clone().requires_grad_()
+        with elman.backend(name):
+            y, _ = elman.scan(lambda x, h: (function(x) + h, (0.5 * h,)), x, torch.zeros(2, 5, dtype=dtype))
+        first = torch.autograd.grad(y.sum(), x, create_graph=True)[0]
+        found.append((first, torch.autograd.grad(first.sum(), x)[0]))
+    for got in found[1:]:
+        for one, other in zip(got, found[0]):
+            torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-5)
+
+
 # ---- what has no place in the graph
 
 REFUSED = {

@@ -10,6 +10,7 @@ import weakref
 
 import pytest
 import torch
+from tolerance import all_close
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
@@ -634,3 +635,47 @@ def test_another_default_type_is_another_trace():
             assert elman.scan(step, x, state)[0].dtype is torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_an_interrupt_while_a_mode_is_left_leaves_none_behind(monkeypatch):
+    def interrupted(self, *error):
+        raise KeyboardInterrupt
+
+    layer, x = elman.Recurrent(Sized()), torch.randn(4, 2, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["elman.compiler.trace"].Recorder, "__exit__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            layer(x)
+    assert torch._C._len_torch_dispatch_stack() == 0
+    assert elman.explain(layer, x).backends == ("fused",)
+
+
+class Readout(Sized):
+    """An output that is no state, and that backward does not read."""
+
+    def __init__(self):
+        super().__init__()
+        self.R = nn.Linear(3, 5)
+
+    def step(self, x, h):
+        h = torch.tanh(x + self.W(h))
+        return self.R(h), (h,)
+
+
+@pytest.mark.parametrize("how", [{}, {"checkpoint": 2}], ids=["whole", "in segments"])
+def test_an_output_that_backward_does_not_read_may_be_changed(how):
+    cell, x = Readout(), torch.randn(5, 2, 3, requires_grad=True)
+    y, _ = elman.Recurrent(cell, **how)(x)
+    got = torch.autograd.grad(y.mul_(2).relu_().sum(), [x, *cell.parameters()])
+    with elman.backend("plain"):
+        y, _ = elman.Recurrent(cell)(x)
+    want = torch.autograd.grad((y * 2).relu().sum(), [x, *cell.parameters()])
+    all_close(got, want)
+
+
+@pytest.mark.parametrize("how", [{}, {"checkpoint": 2}], ids=["whole", "in segments"])
+def test_an_output_that_backward_reads_may_not(how):
+    y, _ = elman.Recurrent(Sized(), **how)(torch.randn(5, 2, 3))
+    y.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()

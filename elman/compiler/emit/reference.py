@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from elman.compiler.graph import LEAVES, TOTALS, Loop, Node, Op
 from elman.compiler.unfold import unfold
@@ -76,7 +77,7 @@ MEANING: dict[Op, Callable[..., Tensor]] = {
     Op.COS: lambda n, a: a.cos(),
     Op.SIGMOID: lambda n, a: a.sigmoid(),
     Op.TANH: lambda n, a: a.tanh(),
-    Op.SOFTPLUS: lambda n, a: torch.logaddexp(a, a.new_zeros(())),
+    Op.SOFTPLUS: lambda n, a: F.softplus(a, threshold=40),  # beyond it is x to the last bit, twice differentiable
     Op.MAX: lambda n, a, b: torch.maximum(a, b),
     Op.MIN: lambda n, a, b: torch.minimum(a, b),
     Op.LT: lambda n, a, b: like(a, a < b),
