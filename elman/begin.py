@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -160,7 +162,32 @@ def parse(options: Any, words: list[str], program: str, default: Any, about: str
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise OptionError(f"{one_line(said.getvalue())}; {program} --help lists the flags") from None
+        text = clearer(one_line(said.getvalue())) + nearest(words, options)
+        raise OptionError(f"{text}; {program} --help lists the flags") from None
+
+
+NO_NUMBER = (
+    (r"Error parsing (\S+): invalid literal for int\(\) with base 10: '(.*)'", "a whole number"),
+    (r"Error parsing (\S+): could not convert string to float: '(.*)'", "a number"),
+    (r"Error parsing (\S+): no type matching \{None\}\|INT could be instantiated from \['(.*)'\]", "a whole number"),
+    (r"Error parsing (\S+): no type matching \{None\}\|FLOAT could be instantiated from \['(.*)'\]", "a number"),
+)
+
+
+def clearer(text: str) -> str:
+    """What tyro says of a wrong number, in plain words."""
+    for pattern, kind in NO_NUMBER:
+        if found := re.fullmatch(pattern, text):
+            return f"{found[1]} {found[2]}: must be {kind}"
+    return text
+
+
+def nearest(words: list[str], options: Any) -> str:
+    """The flag that was meant by one that is not there, where it is nearly the same."""
+    known = [f"--{field.name.replace('_', '-')}" for field in fields(options)]
+    unknown = [flag for word in words if (flag := word.partition("=")[0]).startswith("--") and flag not in known]
+    meant = [close[0] for flag in unknown if (close := difflib.get_close_matches(flag, known, 1))]
+    return f" (did you mean {', '.join(meant)}?)" if meant else ""
 
 
 def one_line(box: str) -> str:

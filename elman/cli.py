@@ -36,7 +36,7 @@ from elman.arguments import (
 from elman.begin import asked_for, looked_at, parse, prepared, trained
 from elman.checkpoint import RunFolder
 from elman.console import Report
-from elman.errors import ElmanError, FinishedError, OptionError
+from elman.errors import ElmanError, FinishedError, OptionError, RunError
 from elman.look.named import named, told
 from elman.look.page import Page
 from elman.look.show import show, write_figures
@@ -214,6 +214,7 @@ def run_sample(words: list[str]) -> int:
 def run_show(words: list[str]) -> int:
     asked = parse(ShowArguments, words, "elman show", None, SHOW_HELP)
     out = page_named(asked.out) if asked.out else None
+    check_pictures(asked.pictures)
     folder, task = looked_at(asked.run, asked.files)
     path = out or folder.path / "show.html"
     return written(show(folder, task, asked.files), path, asked.pictures)
@@ -222,6 +223,7 @@ def run_show(words: list[str]) -> int:
 def run_graph(words: list[str]) -> int:
     asked = parse(GraphArguments, words, "elman graph", None, GRAPH_HELP)
     path = page_named(asked.out)
+    check_pictures(asked.pictures)
     with told(asked.cell):
         page = page_of(named(asked.cell, asked.input, asked.hidden), asked.steps)
     return written(page, path, asked.pictures)
@@ -240,9 +242,18 @@ def page_named(out: str) -> Path:
     return path
 
 
+def check_pictures(folder: str | None) -> None:
+    """Errors: OptionError where --pictures is something else than a folder, or one to be made."""
+    if folder and Path(folder).exists() and not Path(folder).is_dir():
+        raise OptionError(f"--pictures {folder}: is no folder; name another, which is made if it is not there")
+
+
 def written(page: Page, path: Path, pictures: str | None) -> int:
     """Write a page, and where a folder is named its pictures; print where they are."""
-    RunFolder(path.parent).write_text(path.name, page.html)
+    try:
+        RunFolder(path.parent).write_text(path.name, page.html)
+    except RunError as error:
+        raise RunError(f"{str(error).partition(';')[0]}; free some space, or name another page with --out") from None
     print(path)
     if pictures:
         print(*write_figures(page, Path(pictures)), sep="\n")

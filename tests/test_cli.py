@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from elman.begin import one_line
 from elman.checkpoint import RunFolder
 from elman.cli import main
+from elman.task.text import Text
 from elman.tensors import read_about
 
 SMALL = """--hidden 12 --embedding 5 --batch 4 --window 8 --steps 6 --sample-length 20 --report-every 2
@@ -147,6 +148,20 @@ def test_recipes_are_presets_that_flags_override(text_file, capsys):
     assert (config["cell"], config["hidden"], config["window"], config["steps"]) == ("elman", 7, 25, 3)
 
 
+def test_time_that_ends_while_it_is_measured_is_no_second_measurement(text_file, monkeypatch):
+    measure = Text.validate
+
+    def slowly(task):
+        time.sleep(0.8)
+        return measure(task)
+
+    monkeypatch.setattr(Text, "validate", slowly)
+    assert train(text_file, "--seconds", "0.7", "--validate-every", "2") == 0
+    log = [json.loads(line) for line in (text_file.parent / "runs/text/log.jsonl").read_text().splitlines()]
+    steps = [record["step"] for record in log if "validation" in record]
+    assert steps == [2]
+
+
 def test_help_has_flags_recipes_and_examples(capsys):
     for words in (["train", "text", "--help"], ["sample", "--help"], ["score", "--help"]):
         with pytest.raises(SystemExit) as stop:
@@ -162,9 +177,14 @@ COMMANDS = {
     "unknown command 'trian': it is one of train, score, predict, sample": ["trian"],
     "unknown task 'txt': it is one of text": ["train", "txt"],
     "unknown recipe 'huge': text has default, good, best, names, min-char-rnn": ["train", "text", "--recipe", "huge"],
-    "Unrecognized options: --stepz, 3": ["train", "text", "--stepz", "3"],
+    "Unrecognized options: --stepz, 3 (did you mean --steps?)": ["train", "text", "--stepz", "3"],
+    "--hidden abc: must be a whole number": ["train", "text", "--hidden", "abc"],
+    "--seconds abc: must be a number": ["train", "text", "--seconds", "abc"],
+    "--steps 1e3: must be a whole number": ["train", "text", "--steps", "1e3"],
+    "--seconds -4.0: must be above 0": ["train", "text", "--seconds", "-4"],
+    "--layers 1000000: must be at most 200": ["train", "text", "--layers", "1000000"],
+    "--pictures fox.txt: is no folder": ["graph", "lstm", "--pictures", "fox.txt"],
     "invalid choice 'lsmt' for argument '--cell'. Expected one of": ["train", "text", "--cell", "lsmt"],
-    "Error parsing --steps: no type matching": ["train", "text", "--steps", "x"],
     "nowhere.txt: no such file": ["train", "text", "nowhere.txt"],
     "empty.txt: empty; name a file with text in it": ["train", "text", "empty.txt"],
     "the text is too short: training has 5 symbols": ["train", "text", "short.txt"],

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,9 +102,20 @@ def read_columns(path: Path, names: Sequence[str], time: str | None, kinds: Sequ
     seen = ~values.isnan()
     if not seen.all():
         values = fill_forward(values)
+    check_order(path, times, head.time)
     if head.time is None:
         return Table(str(path), tuple(names), values, seen, torch.empty(len(values), 0))
     return Table(str(path), tuple(names), values, seen, calendar(times, kinds), tuple(times), head.time)
+
+
+def check_order(path: Path, times: Sequence[datetime], name: str | None) -> None:
+    """Errors: DataError where a time lies before that of the row above it, by more than clocks are ever put back."""
+    for i, (before, now) in enumerate(pairwise(times)):
+        if now < before - timedelta(hours=1):
+            raise DataError(
+                f"{path}: row {i + 2} below the names has {name} {now}, the row above it {before}; rows stand in the "
+                "order of time: sort the file"
+            )
 
 
 def numbers_of(rows: Sequence[tuple[int, list[str]]], column: int, fill: bool, path: Path, name: str) -> list[float]:

@@ -72,6 +72,8 @@ def check(cell: Cell) -> Report:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         drawn = exact.draw(x.detach())
+        if not any(o.requires_grad for o in plainly(partial(whole_run, layer, x, state, drawn))):
+            raise CellError(f"nothing that {report.name}.step returns depends on x, a state or a parameter")
         for what, error in contracts(exact, x, state, drawn):
             report.add(what, error)
         report.lines.append(timing(cell))

@@ -14,6 +14,7 @@ from elman.compiler import Costs, costs, pairs_by, segment_length, show, unfold
 from elman.compiler.graph import LEAVES, Loop, Node, Op
 from elman.errors import InputError
 from elman.module.backends import Call, recorded
+from elman.module.layer import Layer
 from elman.module.owner import describe_owner, where_defined
 
 TIMES = {Op.STEP: "_t", Op.STATE: "_t-1"}
@@ -42,6 +43,8 @@ def explain(layer: nn.Module, *inputs: Any, **options: Any) -> Explanation:
     the operation that could not be compiled with its file and line; bytes saved for backward and worked in; flops.
     Errors: InputError where no recurrent layer ran; what the call itself raises.
     """
+    if isinstance(layer, Layer) and not inputs and "x" not in options:
+        raise InputError("explain takes a layer and what it is called with, as elman.explain(layer, x)")
     calls = calls_of(layer, inputs, options)
     return Explanation(tuple(c.plan.backend for c in calls), "\n\n".join(described(c) for c in calls))
 

@@ -56,7 +56,7 @@ class Hearing:
                 found.append(Recording(self.frames(entry.path), entry.text or "", entry.name))
             except DataError as error:
                 if not self.options.skip_unreadable:
-                    raise DataError(f"{error}, or pass over such recordings with --skip-unreadable") from None
+                    raise DataError(f"{error}, or train with --skip-unreadable to leave out all such") from None
                 self.left_out[entry.name] = str(error)
         if not found:
             raise DataError(f"{', '.join(paths)}: none of {len(self.left_out)} recordings can be read")

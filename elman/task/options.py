@@ -113,14 +113,20 @@ AT_LEAST: Mapping[str, float] = {
 }  # fmt: skip
 
 
+MOST_LAYERS = 200  # each is made, compiled and kept by itself
+
+
 def check_ranges(options: object, least: Mapping[str, float]) -> None:
     """Errors: OptionError naming the first option below its smallest value, or not a finite number."""
     for name, low in least.items():
         value = getattr(options, name)
         if value is not None and not low <= value < float("inf"):
-            raise OptionError(f"--{name.replace('_', '-')} {value}: must be at least {low:g}")
+            bound = "above 0" if low == 1e-9 else f"at least {low:g}"
+            raise OptionError(f"--{name.replace('_', '-')} {value}: must be {bound}")
         if value is not None and value >= 2**62:
             raise OptionError(f"--{name.replace('_', '-')} {value}: must be below 2 to the 62")
+        if name.endswith("layers") and value > MOST_LAYERS:
+            raise OptionError(f"--{name.replace('_', '-')} {value}: must be at most {MOST_LAYERS}")
 
 
 def check_below_one(options: object, *names: str) -> None:

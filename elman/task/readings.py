@@ -91,7 +91,7 @@ class Pictures(Reading):
     def refuse(self, error: DataError) -> None:
         """Errors: DataError, unless pictures that cannot be read are left out."""
         if not self.options.skip_unreadable:
-            raise DataError(f"{error}, or leave out all such with --skip-unreadable") from None
+            raise DataError(f"{error}, or train with --skip-unreadable to leave out all such") from None
         self.left_out.append(str(error))
 
     def made(self) -> list[Picture]:

@@ -65,7 +65,7 @@ class Sight(ABC):
     def refuse(self, message: str) -> None:
         """Errors: DataError, unless what cannot be read is left out."""
         if not self.options.skip_unreadable:
-            raise DataError(f"{message}; mend or remove it, or leave out all such with --skip-unreadable")
+            raise DataError(f"{message}; mend or remove it, or train with --skip-unreadable to leave out all such")
         self.left_out.append(message)
 
 

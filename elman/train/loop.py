@@ -55,7 +55,7 @@ def through(run: Training) -> int:
     """All steps that are left, with what is printed, measured and saved on the way."""
     o, report = run.options, run.report
     report.begin(run.task, run.folder, run.step, run.steps, o.seconds)
-    epoch = max(math.ceil(run.epoch), SELDOM)
+    epoch, seen = max(math.ceil(run.epoch), SELDOM), -1
     run.board.begin(run.task, run.step, run.seconds)
     with interruptible() as stop, report.bar(), closing(run.board):
         if run.step == 0:
@@ -77,10 +77,13 @@ def through(run: Training) -> int:
             if run.progress < 1 and run.due(o.validate_every, epoch):
                 with going_back(run):
                     run.validate()
+                    seen = run.step
         if not run.over:
             run.save(weights=run.best is None or o.keep == "last")
             return signal
-        if run.progress >= 1:
+        if run.progress >= 1 and run.step == seen:  # time was over while it was measured
+            show(run, sample=False, snapshot=not snapshot_due(run.step))
+        elif run.progress >= 1:
             show(run)
             run.validate()
         else:

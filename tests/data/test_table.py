@@ -127,6 +127,16 @@ def test_bad_tables(words, tmp_path):
     assert words in str(error.value)
 
 
+def test_rows_stand_in_the_order_of_time(tmp_path):
+    """But for an hour, by which clocks are put back in autumn."""
+    path = tmp_path / "times.csv"
+    path.write_text("time,a\n2024-10-27 02:30,1\n2024-10-27 02:00,2\n2024-10-27 03:00,3\n")
+    assert len(read_columns(path, ["a"], "time", [], False).values) == 3
+    path.write_text("time,a\n2024-01-02,1\n2024-01-04,2\n2024-01-03,3\n")
+    with pytest.raises(DataError, match=r"row 3 below the names has time 2024-01-03 .*sort the file"):
+        read_columns(path, ["a"], "time", [], False)
+
+
 def test_a_time_column_that_is_not_there(plant):
     with pytest.raises(DataError, match="no column 'when' for the time; it has time, valve, place, heat"):
         read(plant, "heat", time="when")

@@ -205,7 +205,7 @@ WRONG = {
     "x.safetensors: no such file of features": ["a.csv", "--features", "x.safetensors"],
     "a.safetensors: name features by --features": ["a.csv", "a.safetensors"],
     "missing.csv, line 3: no picture none.png in ": ["missing.csv"],
-    "none.png in . or the folders in it; mend or remove it, or leave out all such with --skip-unreadable": [
+    "none.png in . or the folders in it; mend or remove it, or train with --skip-unreadable to leave out all such": [
         "missing.csv"
     ],
     "torn.csv, line 2: Images/torn.png is not a readable picture": ["torn.csv"],

@@ -97,7 +97,9 @@ def test_pictures_of_a_folder(here, capsys):
     assert scores(capsys, "runs/classify", "more")["accuracy"] == 0.5
     ran(capsys, "train", "classify", "all", *SMALL, "--validation", "more", "--steps", "2")  # resized, too
     (here / "all/dark/0.png").write_bytes(b"no picture")
-    assert "or leave out all such with --skip-unreadable" in refused(capsys, "train", "classify", "all", *SMALL)
+    assert "or train with --skip-unreadable to leave out all such" in refused(
+        capsys, "train", "classify", "all", *SMALL
+    )
     said = ran(capsys, "train", "classify", "all", *SMALL, "--skip-unreadable", "--run", "skip")
     assert "21 pictures of 2 labels, 1 left out as unreadable" in " ".join(said.split())
     assert scores(capsys, "skip", "all")["left out"] == 1

@@ -158,7 +158,7 @@ def test_bad_recordings_before_training(words, table, capsys):
 def test_unreadable_recordings_are_skipped_where_that_is_asked_for(table, capsys):
     (table.parent / "bad.wav").write_bytes(b"no sound")
     edit(table, 6, "bad.wav,ba be")
-    assert "or pass over such recordings with --skip-unreadable" in refused(
+    assert "or train with --skip-unreadable to leave out all such" in refused(
         capsys, "train", "transcribe", "t.csv", *SMALL
     )
     assert main(["train", "transcribe", "t.csv", *SMALL, "--skip-unreadable"]) == 0
