@@ -1,4 +1,6 @@
-"""What of a loop is computed where: ahead by torch, inside by one kernel, behind by torch; and the kernel's schedule.
+"""What of a loop is computed where: ahead of the kernel, inside it, behind it; and the kernel's schedule.
+
+Ahead and behind, for all steps at once, products are done by functions of our own and the rest by torch.
 
 A kernel's step is a list of phases: products with shared matrices, each followed by sweeps over the columns of every
 row. Within a sweep everything is computed number by number in registers; a sum across the width, a product, or columns
@@ -57,7 +59,7 @@ class Plan:
     wide: bool
     hoisted: bool
     panel: int
-    ahead: list[Node]  # computed by torch, for all steps at once
+    ahead: list[Node]  # computed before it, for all steps at once
     inside: list[Node]
     behind: list[Node]
     streams: list[Node] = field(
