@@ -16,7 +16,7 @@ from elman.compiler.collection import collection_paused
 from elman.compiler.emit.part import Sequences
 from elman.compiler.emit.pool import room
 from elman.compiler.emit.reference import Given, Result, Spare
-from elman.compiler.graph import LEAVES, Loop, seen
+from elman.compiler.graph import Loop, seen
 from elman.compiler.replay import Replay, replay
 
 Runner = Callable[[Given], Result]
@@ -40,10 +40,10 @@ class Pair:
     @cached_property
     def read(self) -> tuple[str, ...]:
         """Outputs whose memory backward reads, or a replay: those of a state, or of what is saved."""
-        per_step, carried = self.forward.per_step, self.forward.carried.values()
-        roots = set(map(seen, [*carried, *(per_step[name] for name in self.saved)]))
-        outputs = {name: seen(node) for name, node in per_step.items() if name not in self.saved}
-        return tuple(name for name, root in outputs.items() if root in roots and root.op not in LEAVES)
+        per_step, states = self.forward.per_step, set(self.forward.carried.values())
+        roots = {seen(node) for node in [*states, *(per_step[name] for name in self.saved)]}
+        outputs = {name: node for name, node in per_step.items() if name not in self.saved}
+        return tuple(name for name, node in outputs.items() if node in states or seen(node) in roots)
 
     @cached_property
     def replayed(self) -> Replay:

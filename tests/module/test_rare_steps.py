@@ -90,6 +90,19 @@ class Stays(elman.Cell):
         return h, (h, torch.tanh(self.W(h) + c + x))
 
 
+class Sliced(elman.Cell):
+    """A state that becomes columns of the input, which leave as the output, beside one that reads it."""
+
+    def __init__(self):
+        super().__init__(4, 4)
+        self.state_sizes = {"h": 2, "c": 4}
+        self.W = nn.Linear(2, 4)
+
+    def step(self, x, h, c):
+        self.watch("z", torch.cat([h, c], -1))
+        return x[:, 1:3], (x[:, 1:3], torch.tanh(self.W(h) + c))
+
+
 def found(cell, rows, watch, **options):
     """Everything that a call gives, and all gradients."""
     torch.manual_seed(1)
@@ -108,7 +121,7 @@ def found(cell, rows, watch, **options):
     [{}, {"reverse": True}, {"checkpoint": 1}, {"checkpoint": 2}, {"checkpoint": 3, "reverse": True}],
     ids=["plain", "reverse", "checkpoint", "segments", "segments in reverse"],
 )
-@pytest.mark.parametrize("kind", [Passed, Twice, Tied, Same, Sums, Stays])
+@pytest.mark.parametrize("kind", [Passed, Twice, Tied, Same, Sums, Stays, Sliced])
 def test_rare_steps(kind, options, rows):
     torch.manual_seed(0)
     cell = kind()
