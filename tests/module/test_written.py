@@ -98,6 +98,12 @@ def a_part_of_a_row(s, x, h):
     return x + h * g
 
 
+def by_its_data(s, x, h):
+    g = s.L(h) + x
+    g.data.mul_(2)
+    return g
+
+
 def a_log(s, x, h):
     s.log[0] += 1
     return x + h
@@ -108,6 +114,7 @@ PLAIN = {
     "a value under a view": (under_a_view, "writes in place with add_"),
     "a part of a tensor of ones": (a_part_of_ones, "writes in place with fill_"),
     "a part of a row of ones": (a_part_of_a_row, "after writing to it in place"),
+    "a value by its data": (by_its_data, "writes in place with mul_"),
     "a tensor in a list": (a_log, "writes to a tensor that it has not made"),
     "an operation by its sign": (lambda s, x, h: x + h % 2, "the step uses remainder"),
     "Python's random numbers": (lambda s, x, h: x + h * random.random(), "(Python's random numbers)"),
