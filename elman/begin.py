@@ -17,7 +17,7 @@ from elman import precision
 from elman.checkpoint import NEWEST, RunFolder
 from elman.errors import OptionError, RunError
 from elman.task import TASKS
-from elman.task.options import from_json
+from elman.task.options import flag_of, from_json
 from elman.train import Processes, check_same_data, summary_writer
 
 BOUNDS = ("steps", "epochs", "seconds")
@@ -95,7 +95,7 @@ def resume(task: Any, words: list[str], run: str | None, processes: Processes) -
     for option in sorted({field.name for field in fields(asked)} - FREE):
         if getattr(asked, option) != getattr(made.options, option):
             raise OptionError(
-                f"--{option.replace('_', '-')} {getattr(asked, option)}: {folder.path} was begun with "
+                f"{flag_of(option)} {getattr(asked, option)}: {folder.path} was begun with "
                 f"{getattr(made.options, option)}, which cannot change on the way; leave it out, or begin a new run"
             )
     if all(getattr(asked, bound) is None for bound in BOUNDS):
@@ -184,7 +184,7 @@ def clearer(text: str) -> str:
 
 def nearest(words: list[str], options: Any) -> str:
     """The flag that was meant by one that is not there, where it is nearly the same."""
-    known = [f"--{field.name.replace('_', '-')}" for field in fields(options)]
+    known = [flag_of(field.name) for field in fields(options)]
     unknown = [flag for word in words if (flag := word.partition("=")[0]).startswith("--") and flag not in known]
     meant = [close[0] for flag in unknown if (close := difflib.get_close_matches(flag, known, 1))]
     return f" (did you mean {', '.join(meant)}?)" if meant else ""

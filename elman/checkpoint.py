@@ -87,10 +87,6 @@ class RunFolder:
 
     # JSON and lines of text
 
-    def write_text(self, name: str, text: str) -> None:
-        """A page; what UTF-8 has no form for stands as a question mark in it."""
-        self._replace(name, text.encode("utf-8", "replace"))
-
     def write_json(self, name: str, value: Any) -> None:
         self._replace(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
@@ -226,18 +222,9 @@ class RunFolder:
             raise RunError(f"{self.path / name} cannot be read: {error.strerror}") from None
 
     def _replace(self, name: str, data: bytes) -> None:
-        """The old file stays until the new one is whole and on the disk."""
-        part = self.path / f"{name}.part"
         try:
-            with open(part, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self.path / name)
-            settle(self.path)
+            write_whole(self.path / name, data)
         except OSError as error:
-            with suppress(OSError):  # in a folder that can be read only there is nothing to take away
-                part.unlink()
             raise self._unwritable(name, error) from None
 
     def _unwritable(self, name: str, error: OSError) -> RunError:
@@ -248,6 +235,22 @@ class RunFolder:
             f"{what}; the last good checkpoint stays: free some space or mend the folder, then go on with "
             f"--run {self.path} --resume"
         )
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """The old file stays until the new one is whole and on the disk. Errors: OSError; nothing stays half written."""
+    part = path.parent / f"{path.name}.part"
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        settle(path.parent)
+    except OSError:
+        with suppress(OSError):  # in a folder that can be read only there is nothing to take away
+            part.unlink()
+        raise
 
 
 def last_written(folder: Path) -> Path:

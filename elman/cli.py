@@ -34,7 +34,7 @@ from elman.arguments import (
     ShowArguments,
 )
 from elman.begin import asked_for, looked_at, parse, prepared, trained
-from elman.checkpoint import RunFolder
+from elman.checkpoint import RunFolder, write_whole
 from elman.console import Report
 from elman.errors import ElmanError, FinishedError, OptionError, RunError
 from elman.look.named import named, told
@@ -251,9 +251,10 @@ def check_pictures(folder: str | None) -> None:
 def written(page: Page, path: Path, pictures: str | None) -> int:
     """Write a page, and where a folder is named its pictures; print where they are."""
     try:
-        RunFolder(path.parent).write_text(path.name, page.html)
-    except RunError as error:
-        raise RunError(f"{str(error).partition(';')[0]}; free some space, or name another page with --out") from None
+        write_whole(path, page.html.encode("utf-8", "replace"))  # a question mark for what UTF-8 has no form for
+    except OSError as error:
+        what = f"cannot write {path}: {error.strerror}"
+        raise RunError(f"{what}; free some space, or name another page with --out") from None
     print(path)
     if pictures:
         print(*write_figures(page, Path(pictures)), sep="\n")

@@ -14,11 +14,11 @@ from rich.table import Table
 from elman.checkpoint import NEWEST, RunFolder
 from elman.errors import RunError
 from elman.task import TASKS
+from elman.task.options import flag_of
 from elman.tensors import read_about
 
 AT_MOST = 12  # steps at which runs are compared
 UNTOLD = ("files", "run", "resume", "from_step", "report_every", "sample_every", "checkpoints", "tensorboard")
-
 ITS_OWN = "its own"  # the data of a task that was given no files
 
 
@@ -144,7 +144,7 @@ def compared(runs: Sequence[Run]) -> Table:
         values = [run.data.get(name, "") for run in runs]
         unlike(table, name.replace("_", " "), [f"{v:,}" if type(v) is int else str(v)[:12] for v in values])
     for name in dict.fromkeys(name for run in runs for name in run.options if name not in UNTOLD):
-        unlike(table, "--" + name.replace("_", "-"), [run.options.get(name, "") for run in runs])
+        unlike(table, flag_of(name), [run.options.get(name, "") for run in runs])
     table.add_row("steps", *(f"{run.steps:,}" for run in runs))
     table.add_row("seconds", *(f"{run.seconds:.0f}" for run in runs))
     common = sorted(set.intersection(*(set(run.validations) for run in runs)))

@@ -140,9 +140,9 @@ def derive(loop: Loop, given: Collection[str], wanted: Collection[str]) -> tuple
     """
     grad = gradients(loop, given, set(wanted))
     back = collect(loop, grad, set(wanted))
-    saved, cut = savings(loop, back)
-    back = back.rebuilt(cut)  # which fills `saved`
-    return replace(loop, per_step={**loop.per_step, **saved}), back
+    savings = Savings(loop, back)
+    back = back.rebuilt(savings.cut)  # which saves more
+    return replace(loop, per_step={**loop.per_step, **savings.saved}), back
 
 
 def active(loop: Loop, wanted: set[str]) -> set[Node]:
@@ -214,77 +214,80 @@ def active_states(loop: Loop, wanted: set[str]) -> set[str]:
 RECOMPUTED = POINTWISE | {Op.CAT, Op.SLICE, Op.SPREAD}
 
 
-def savings(loop: Loop, back: Loop) -> tuple[dict[str, Node], Callable[[Node], Node]]:
+class Savings:
     """What the forward loop saves, and how a gradient reads forward values.
 
     States are there anyway, before and after each step. Of the rest, what can be computed again from inputs, states
     and saved values number by number is; sums, most products and what needs them are saved.
     """
-    inside = set(loop.nodes())
-    saved: dict[str, Node] = {}
-    made: dict[Node, Node] = {}
-    known: dict[Node, bool] = {}  # what is free, while `made` is as it is
-    next_of = {node: name for name, node in reversed(list(loop.carried.items())) if node.op not in LEAVES}
 
-    def save(node: Node, name: str) -> Node:
-        saved[name] = node
-        return make(node, Node(Op.STEP, (), name, node.width))
+    def __init__(self, loop: Loop, back: Loop) -> None:
+        self.inside = set(loop.nodes())
+        self.saved: dict[str, Node] = {}
+        self.made: dict[Node, Node] = {}  # what stands for a node in the backward loop
+        self.known: dict[Node, bool] = {}  # what is free, while `made` is as it is
+        self.next_of = {n: name for name, n in reversed(list(loop.carried.items())) if n.op not in LEAVES}
+        for node in needed(back, self.inside):
+            if not self.free(node):
+                self.read(node)
 
-    def make(node: Node, new: Node) -> Node:
-        known.clear()
-        made[node] = new
-        return new
+    def make(self, node: Node, new: Node) -> None:
+        self.known.clear()
+        self.made[node] = new
 
-    def there(node: Node) -> bool:
-        return node in made or node.op in LEAVES or node in next_of
+    def save(self, node: Node, name: str) -> None:
+        self.saved[name] = node
+        self.make(node, Node(Op.STEP, (), name, node.width))
 
-    def free(node: Node) -> bool:
-        for n in walk([node], lambda n: n in known or there(n) or n.op not in RECOMPUTED):
-            if n not in known:
-                known[n] = there(n) or (n.op in RECOMPUTED and all(known[s] for s in n.src))
-        return known[node]
+    def there(self, node: Node) -> bool:
+        return node in self.made or node.op in LEAVES or node in self.next_of
 
-    def again(node: Node) -> bool:
+    def free(self, node: Node) -> bool:
+        """It can be had without saving more."""
+        for n in walk([node], lambda n: n in self.known or self.there(n) or n.op not in RECOMPUTED):
+            if n not in self.known:
+                self.known[n] = self.there(n) or (n.op in RECOMPUTED and all(self.known[s] for s in n.src))
+        return self.known[node]
+
+    def again(self, node: Node) -> bool:
         """It is computed once more: what it lacks is narrow, such as a row's mean."""
-        return node.op in RECOMPUTED and all(free(s) or s.width < node.width for s in node.src)
+        return node.op in RECOMPUTED and all(self.free(s) or s.width < node.width for s in node.src)
 
-    def read(node: Node) -> Node:
+    def read(self, node: Node) -> None:
+        """Let the backward loop have a forward value."""
         inner: set[Node] = set()  # computed once more, from their sources
 
         def stop(n: Node) -> bool:
-            if there(n) or not (n.op is Op.CAT or again(n)):
+            if self.there(n) or not (n.op is Op.CAT or self.again(n)):
                 return True
             inner.add(n)
             return False
 
         for n in walk([node], stop):
-            if n in made:
+            if n in self.made:
                 continue
             if n in inner:
-                make(n, replace(n, src=tuple([made[s] for s in n.src])))
+                self.make(n, self.fed(n))
             elif n.op is Op.STATE:
-                save(n, f"prev:{n.arg}")
+                self.save(n, f"prev:{n.arg}")
             elif n.op in LEAVES:
-                make(n, n)
-            elif n in next_of:
-                save(n, f"next:{next_of[n]}")
+                self.make(n, n)
+            elif n in self.next_of:
+                self.save(n, f"next:{self.next_of[n]}")
             else:
-                save(n, f"saved:{sum(k.startswith('saved:') for k in saved)}")
-        return made[node]
+                self.save(n, f"saved:{sum(k.startswith('saved:') for k in self.saved)}")
 
-    for node in needed(back, inside):
-        if not free(node):
-            read(node)
+    def cut(self, node: Node) -> Node:
+        """A node of the backward loop as it is computed from what is there and what is saved."""
+        for n in walk([node], lambda n: n in self.inside or n in self.made):
+            if n in self.inside:
+                self.read(n)
+            elif n not in self.made:
+                self.made[n] = self.fed(n) if n.src else n
+        return self.made[node]
 
-    def cut(node: Node) -> Node:
-        for n in walk([node], lambda n: n in inside or n in made):
-            if n in inside:
-                read(n)
-            elif n not in made:
-                made[n] = replace(n, src=tuple([made[s] for s in n.src])) if n.src else n
-        return made[node]
-
-    return saved, cut
+    def fed(self, node: Node) -> Node:
+        return replace(node, src=tuple([self.made[s] for s in node.src]))
 
 
 def needed(back: Loop, inside: set[Node]) -> list[Node]:

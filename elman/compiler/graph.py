@@ -304,6 +304,11 @@ def state(name: str, after: bool) -> str:
     return f"{name}(t)" if after else f"{name}(t-1)"
 
 
+def gradient(name: str, when: str) -> str:
+    """How a state of the backward loop is called: a gradient, or the sum of one to what is the same at every step."""
+    return f"dL/d{name.removeprefix('d:')}" if name.startswith("d:") else f"dL/d{name}{when}"
+
+
 def numbered(loop: Loop) -> dict[Node, str]:
     """The computed nodes and the names by which they are shown, v0, v1, ..."""
     return {n: f"v{i}" for i, n in enumerate(n for n in loop.nodes() if n.op not in LEAVES)}

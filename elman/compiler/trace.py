@@ -111,13 +111,18 @@ class Recorder(TorchDispatchMode):
             self.check_written(tensor)
         out = func(*args, **kwargs)
         self.alive.append((given, out))
-        self.own |= set() if writes else made(func, out)
-        if not any(id(t) in self.values for t in given):
-            self.prepare(func, args, kwargs, given, out)
+        self.own |= made(func, out)
+        if any(id(t) in self.values for t in given):
+            if func._schema.is_mutable:
+                self.replace(func, args, kwargs, writes)
+            else:
+                self.record(func, args, kwargs, out)
+        elif torch.Tag.nondeterministic_seeded in func.tags:
+            raise UntraceableError(f"{line_of_user()}: the step draws random numbers ({func.overloadpacket})")
         elif func._schema.is_mutable:
-            self.replace(func, args, kwargs, writes)
+            self.forget(writes)
         else:
-            self.record(func, args, kwargs, out)
+            self.prepare(func, args, kwargs, given, out)
         return out
 
     def check_written(self, tensor: Tensor) -> None:
@@ -145,9 +150,8 @@ class Recorder(TorchDispatchMode):
         """An operation in place on a value that the step has made, and of which it has no view: a new value instead."""
         target, other, where = args[0], anew(func), line_of_user()
         alone = len(writes) == 1 and writes[0] is target and memory(target) in self.own and torch.is_grad_enabled()
-        others = (t for t in tensors(self.alive) if t is not target and memory(t) == memory(target))
-        alone = alone and (id(target) in self.apart or not any(True for _ in others))
-        if not alone or other not in RULES:
+        viewed = any(t is not target and memory(t) == memory(target) for t in tensors(self.alive))
+        if not alone or (viewed and id(target) not in self.apart) or other not in RULES:
             name = str(func.overloadpacket).removeprefix("aten.")
             raise UntraceableError(
                 f"{where}: the step writes in place with {name}, which has no place in elman's graph; make a new "
@@ -213,21 +217,12 @@ class Recorder(TorchDispatchMode):
 
     def prepare(self, func: Any, args: Any, kwargs: Any, given: Sequence[Tensor], out: Any) -> None:
         """An operation on shared tensors alone: it is written down, to be run again at each call."""
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            raise UntraceableError(f"{line_of_user()}: the step draws random numbers ({func.overloadpacket})")
         if given and not isinstance(out, (Tensor, tuple, list)):
             raise UntraceableError(
                 f"{line_of_user()}: the step turns a parameter into a Python number, which a graph would keep for ever"
             )
         outs = [out] if isinstance(out, Tensor) else list(out) if isinstance(out, (tuple, list)) else []
         fresh = not given or str(func.overloadpacket) == "aten.lift_fresh"
-        if func._schema.is_mutable:
-            self.rewritten |= {memory(t) for t in written(func, args, kwargs)}
-            for tensor in tensors(self.alive):
-                if memory(tensor) in self.rewritten:  # it is no longer what it was
-                    self.numbers.pop(id(tensor), None)
-                    self.names.pop(id(tensor), None)
-            return
         if isinstance(out, Tensor) and (fresh or all(id(t) in self.numbers for t in given)) and uniform(out):
             if out.dim() and out.shape[0] == ROWS:  # as many rows as the batch has
                 self.values[id(out)] = number_of(out)
@@ -240,6 +235,14 @@ class Recorder(TorchDispatchMode):
             self.note(tensor, Recipe(func, self.refs(args), {k: self.refs(v) for k, v in kwargs.items()}, index))
             if not torch.is_grad_enabled():
                 self.note(tensor, Recipe(torch.ops.aten.detach.default, (Ref(self.names[id(tensor)]),), {}))
+
+    def forget(self, writes: list[Tensor]) -> None:
+        """Tensors of the step's own making are no longer what they were."""
+        self.rewritten |= set(map(memory, writes))
+        for tensor in tensors(self.alive):
+            if memory(tensor) in self.rewritten:
+                self.numbers.pop(id(tensor), None)
+                self.names.pop(id(tensor), None)
 
     def note(self, tensor: Tensor, recipe: Recipe) -> None:
         source = next((r.name for r in recipe.args if isinstance(r, Ref)), "made")

@@ -16,6 +16,7 @@ from elman.compiler.graph import (
     Loop,
     Node,
     Op,
+    gradient,
     number,
     numbered,
 )
@@ -159,7 +160,7 @@ def labels(graph: StepGraph, loop: Loop) -> dict[Node, str]:
         elif node.op is Op.SHARED:
             called[node] = parameter(node.arg, node.rows > 0)
         elif node.op is Op.STATE:
-            called[node] = gradient(node.arg, "(t)") if loop.reverse else f"{node.arg}(t-1)"
+            called[node] = of_backward(node.arg, "(t)") if loop.reverse else f"{node.arg}(t-1)"
         elif node.op is Op.STEP:
             called[node] = f"{graph.names[node].replace('_', ' ')}(t)" if node in graph.names else given(node.arg)
         elif node.op is Op.FIXED:
@@ -172,9 +173,9 @@ def parameter(name: str, matrix: bool) -> str:
     return ".".join(part for part in name.removeprefix("self.").split(".") if not (matrix and part == "weight"))
 
 
-def gradient(name: str, when: str) -> str:
-    """What a state of the backward loop is: a gradient, or the sum so far of one to what is the same at every step."""
-    return f"\u03a3 dL/d{name.removeprefix('d:')}" if name.startswith("d:") else f"dL/d{name}{when}"
+def of_backward(name: str, when: str) -> str:
+    """A state of the backward loop, a sum so far with its sign."""
+    return "\u03a3 " * name.startswith("d:") + gradient(name, when)
 
 
 def given(name: str) -> str:
@@ -188,7 +189,7 @@ def output(group: str, name: str, loop: Loop) -> str:
     if group == "summed":
         return f"dL/d{parameter(name, loop.summed[name].rows > 0)}"
     if group == "carried":
-        return gradient(name, "(t-1)") if loop.reverse else f"{name}(t)"
+        return of_backward(name, "(t-1)") if loop.reverse else f"{name}(t)"
     return given(name)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from elman.cell.base import Cell
 from elman.compiler import Costs, costs, pairs_by, segment_length, show, unfold
-from elman.compiler.graph import LEAVES, Loop, Node, Op
+from elman.compiler.graph import LEAVES, Loop, Node, Op, gradient
 from elman.errors import InputError
 from elman.module.backends import Call, recorded
 from elman.module.layer import Layer
@@ -132,13 +132,11 @@ def in_words(forward: Loop, back: Loop) -> list[str]:
     def value(name: str, after: bool) -> str:
         return name + ("(t)" if after else before)
 
-    def gradient(name: str, after: bool) -> str:
-        if name.startswith("d:"):  # the sum so far of one to what is the same at every step
-            return f"dL/d{name.removeprefix('d:')}"
-        return f"dL/d{name}" + (before if after else "(t)")
+    def back_value(name: str, after: bool) -> str:
+        return gradient(name, before if after else "(t)")
 
     lines = ["forward", indented(show(forward, unfold(forward), places=True, state=value))]
-    return [*lines, "", "backward", indented(show(back, unfold(back), state=gradient))]
+    return [*lines, "", "backward", indented(show(back, unfold(back), state=back_value))]
 
 
 class Part(NamedTuple):

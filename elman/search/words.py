@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from elman.errors import OptionError
+from elman.task.options import flag_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -85,7 +86,7 @@ def flags(values: Mapping[str, Any]) -> list[str]:
     words: list[str] = []
     for name, value in values.items():
         word = [] if value == "True" else [str(value)]
-        words += ["--" + name.replace("_", "-"), *word] if value != "False" else []
+        words += [flag_of(name), *word] if value != "False" else []
     return words
 
 

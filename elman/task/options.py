@@ -104,11 +104,12 @@ class SampleOptions:
     """The same seed gives the same text."""
 
 
+ABOVE_0 = 1e-9
 # Smallest values; the rest of the checks stand with the types.
 AT_LEAST: Mapping[str, float] = {
-    "steps": 1, "epochs": 1e-9, "seconds": 1e-9, "seed": 0, "rate": 0, "warmup": 0, "decay": 0, "clip_norm": 1e-9,
-    "clip_value": 1e-9, "average": 0,
-    "momentum": 0, "patience": 1, "plateau_factor": 1e-9, "early_stop": 1, "accumulate": 1, "from_step": 0,
+    "steps": 1, "epochs": ABOVE_0, "seconds": ABOVE_0, "seed": 0, "rate": 0, "warmup": 0, "decay": 0,
+    "clip_norm": ABOVE_0, "clip_value": ABOVE_0, "average": 0,
+    "momentum": 0, "patience": 1, "plateau_factor": ABOVE_0, "early_stop": 1, "accumulate": 1, "from_step": 0,
     "checkpoints": 1, "report_every": 1, "validate_every": 1, "sample_every": 1, "smoothing": 0,
 }  # fmt: skip
 
@@ -116,24 +117,29 @@ AT_LEAST: Mapping[str, float] = {
 MOST_LAYERS = 200  # each is made, compiled and kept by itself
 
 
+def flag_of(name: str) -> str:
+    """An option as it is written on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
 def check_ranges(options: object, least: Mapping[str, float]) -> None:
     """Errors: OptionError naming the first option below its smallest value, or not a finite number."""
     for name, low in least.items():
         value = getattr(options, name)
         if value is not None and not low <= value < float("inf"):
-            bound = "above 0" if low == 1e-9 else f"at least {low:g}"
-            raise OptionError(f"--{name.replace('_', '-')} {value}: must be {bound}")
+            bound = "above 0" if low == ABOVE_0 else f"at least {low:g}"
+            raise OptionError(f"{flag_of(name)} {value}: must be {bound}")
         if value is not None and value >= 2**62:
-            raise OptionError(f"--{name.replace('_', '-')} {value}: must be below 2 to the 62")
+            raise OptionError(f"{flag_of(name)} {value}: must be below 2 to the 62")
         if name.endswith("layers") and value > MOST_LAYERS:
-            raise OptionError(f"--{name.replace('_', '-')} {value}: must be at most {MOST_LAYERS}")
+            raise OptionError(f"{flag_of(name)} {value}: must be at most {MOST_LAYERS}")
 
 
 def check_below_one(options: object, *names: str) -> None:
     """Errors: OptionError naming the first option, a probability or a share, that is not below 1."""
     for name in names:
         if getattr(options, name) >= 1:
-            raise OptionError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be below 1")
+            raise OptionError(f"{flag_of(name)} {getattr(options, name)}: must be below 1")
 
 
 def check_training(options: TrainOptions) -> None:

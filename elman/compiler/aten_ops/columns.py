@@ -227,7 +227,7 @@ rule("alias", "clone", "positive", "contiguous", "lift_fresh")(lambda site, a, *
 
 @rule("detach")
 def detach(site: Site, a: Value) -> Value:
-    return a if a.node.op is Op.CONST else together(site, Op.DETACH, a)
+    return together(site, Op.DETACH, a)
 
 
 @rule("_to_copy")
