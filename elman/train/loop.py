@@ -83,6 +83,7 @@ def through(run: Training) -> int:
             return signal
         if run.progress >= 1 and run.step == seen:  # time was over while it was measured
             show(run, sample=False, snapshot=not snapshot_due(run.step))
+            run.save(weights=o.keep == "last")  # with the time that makes it finished
         elif run.progress >= 1:
             show(run)
             run.validate()
